@@ -13,12 +13,13 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 DAY_US = 86_400_000_000
 RETENTION_US = 121 * DAY_US
+ORPHAN_RETENTION_US = 365 * DAY_US  # a rating whose session was never seen: its start is unknown, so wait longer
 
 
 class SessionPart(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -46,7 +47,7 @@ class FeedbackPart(msgspec.Struct, array_like=True, gc=False, frozen=True):
     rating: int
 
 
-class EventPart(msgspec.Struct, array_like=True, gc=False, frozen=True):
+class EventPart(msgspec.Struct, array_like=True, tag="e", gc=False, frozen=True):
     """A tutor event; `version_us` is its event time."""
 
     version_us: int
@@ -56,7 +57,7 @@ class EventPart(msgspec.Struct, array_like=True, gc=False, frozen=True):
     response_time_minutes: float | None
 
 
-class StandingPart(msgspec.Struct, array_like=True, gc=False, frozen=True):
+class StandingPart(msgspec.Struct, array_like=True, tag="t", gc=False, frozen=True):
     """What lookups say of the tutor."""
 
     version_us: int
@@ -64,6 +65,20 @@ class StandingPart(msgspec.Struct, array_like=True, gc=False, frozen=True):
     tutor_id: str
     name: str
     status: str  # wire value
+
+
+class SessionParts(msgspec.Struct, array_like=True, tag="s", gc=False, frozen=True):
+    """A session as a tutor's windows remember it."""
+
+    session: SessionPart | None
+    feedback: FeedbackPart | None
+
+
+class Barriers(msgspec.Struct, array_like=True, tag="b", gc=False, frozen=True):
+    """Which partitions of `validated` have delivered all of the database's history of `epoch`."""
+
+    epoch: int
+    partitions: tuple[int, ...]
 
 
 class SessionFact(msgspec.Struct, array_like=True, tag="s", gc=False, frozen=True):
@@ -101,3 +116,96 @@ class Barrier(msgspec.Struct, array_like=True, tag="b", gc=False, frozen=True):
 
 
 Fact: TypeAlias = SessionFact | EventFact | StandingFact
+
+Remembered: TypeAlias = SessionParts | EventPart | StandingPart | Barriers
+
+BARRIER_KEY = b"\x00barrier"  # no tutor id starts with NUL
+
+_SEPARATOR = b"\x00"  # ids cannot hold it, so no tutor's keys are a prefix of another's
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Remembered)
+_Part = TypeVar("_Part", SessionPart, FeedbackPart, EventPart, StandingPart)
+
+
+def tutor_prefix(tutor_id: str) -> bytes:
+    """What the keys of all facts of a tutor begin with."""
+    return tutor_id.encode() + _SEPARATOR
+
+
+def fact_key(fact: Fact) -> bytes:
+    """Key of a fact: tutor, kind and entity."""
+    prefix = fact.tutor_id.encode() + _SEPARATOR
+    if isinstance(fact, SessionFact):
+        return prefix + b"s" + fact.session_id.encode()
+    if isinstance(fact, EventFact):
+        return prefix + b"e" + fact.event_id.encode()
+    return prefix + b"t"
+
+
+def remembered(fact: Fact) -> Remembered:
+    """What is stored under `fact_key`."""
+    if isinstance(fact, SessionFact):
+        return SessionParts(fact.session, fact.feedback)
+    return fact.event if isinstance(fact, EventFact) else fact.standing
+
+
+def fact_of(key: bytes, value: Remembered) -> Fact:
+    """The fact that lies under `key`."""
+    tutor, _, entity = key.partition(_SEPARATOR)
+    tutor_id = tutor.decode()
+    if isinstance(value, SessionParts):
+        return SessionFact(tutor_id, entity[1:].decode(), value.session, value.feedback)
+    if isinstance(value, EventPart):
+        return EventFact(tutor_id, entity[1:].decode(), value)
+    if isinstance(value, StandingPart):
+        return StandingFact(tutor_id, value)
+    raise TypeError(f"no fact lies under {key!r}")
+
+
+def encode(value: Remembered) -> bytes:
+    return _encoder.encode(value)
+
+
+def decode(payload: bytes) -> Remembered:
+    return _decoder.decode(payload)
+
+
+def newer(a: _Part | None, b: _Part | None) -> _Part | None:
+    """The part with the greater version; equal versions have equal content."""
+    if a is None:
+        return b
+    if b is None or a.version_us > b.version_us:
+        return a
+    return a if a.version_us == b.version_us and a.digest >= b.digest else b
+
+
+def merge(a: Remembered, b: Remembered) -> Remembered:
+    """Merge what is remembered under one key (law 2). Raises `TypeError` for values of different kinds."""
+    if isinstance(a, SessionParts) and isinstance(b, SessionParts):
+        return SessionParts(newer(a.session, b.session), newer(a.feedback, b.feedback))
+    if isinstance(a, EventPart) and isinstance(b, EventPart):
+        return newer(a, b) or a
+    if isinstance(a, StandingPart) and isinstance(b, StandingPart):
+        return newer(a, b) or a
+    if isinstance(a, Barriers) and isinstance(b, Barriers):
+        if a.epoch != b.epoch:
+            return a if a.epoch > b.epoch else b
+        return Barriers(a.epoch, tuple(sorted({*a.partitions, *b.partitions})))
+    raise TypeError(f"cannot merge {type(a).__name__} with {type(b).__name__}")
+
+
+def matters_until(session: SessionPart | None, feedback: FeedbackPart | None) -> int:
+    """Instant from which a session's fact can change no window any more (law 4)."""
+    if session is None:
+        return 0 if feedback is None else feedback.version_us + ORPHAN_RETENTION_US
+    latest = max(session.start_us, session.version_us)
+    if feedback is not None and feedback.version_us > latest:
+        latest = feedback.version_us
+    return latest + RETENTION_US
+
+
+def expired(value: Remembered, now_us: int) -> bool:
+    """True when what is remembered can be forgotten."""
+    if isinstance(value, SessionParts):
+        return matters_until(value.session, value.feedback) <= now_us
+    return isinstance(value, EventPart) and value.version_us + RETENTION_US <= now_us

@@ -1,0 +1,158 @@
+"""What the home of an entity remembers: which version won, and every tutor ever named.
+
+An entity's home is the partition of its home id (for feedback: its session's), so that all versions of a session and
+of its feedback meet in one place, in any order.
+
+1. A home is the merge of all versions seen; the merge is commutative, associative and idempotent.
+2. A tutor once named is never forgotten: a session that moved must leave its old tutor, whatever the order.
+3. On every event of a home, each tutor ever named is sent the home's components, so that a replay repairs whatever a
+   crash left unsent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from models.events import Event, Feedback, Session, Tutor, TutorEvent, Validated
+from models.facts import (
+    RETENTION_US,
+    EventFact,
+    EventPart,
+    Fact,
+    FeedbackPart,
+    SessionFact,
+    SessionPart,
+    StandingFact,
+    StandingPart,
+    matters_until,
+    newer,
+)
+
+ON_TIME_MINUTES = 10  # contract §4.2: late_start_minutes <= 10 counts as on time
+
+
+class SessionHome(msgspec.Struct, array_like=True, tag="s", gc=False, frozen=True):
+    """A session, its feedback, and every tutor ever named by either."""
+
+    session: SessionPart | None
+    feedback: FeedbackPart | None
+    tutors: tuple[str, ...]
+
+
+class EventHome(msgspec.Struct, array_like=True, tag="e", gc=False, frozen=True):
+    """A tutor event and every tutor ever named for it."""
+
+    event: EventPart
+    tutors: tuple[str, ...]
+
+
+Home: TypeAlias = SessionHome | EventHome | StandingPart
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Home)
+
+
+def encode(home: Home) -> bytes:
+    return _encoder.encode(home)
+
+
+def decode(payload: bytes) -> Home:
+    return _decoder.decode(payload)
+
+
+def home_key(event: Event) -> bytes:
+    """Key of the event's home in the table of entities."""
+    if isinstance(event, Session | Feedback):
+        return b"s" + event.session_id.encode()
+    if isinstance(event, TutorEvent):
+        return b"e" + event.event_id.encode()
+    return b"t" + event.tutor_id.encode()
+
+
+def session_part(session: Session, digest: bytes) -> SessionPart:
+    return SessionPart(
+        version_us=session.updated_us,
+        digest=digest,
+        tutor_id=session.tutor_id,
+        start_us=session.scheduled_start_us,
+        is_first=session.session_number == 1,
+        completed=not session.no_show and session.actual_start_us is not None,
+        no_show=session.no_show,
+        rescheduled=session.tutor_initiated_reschedule,
+        on_time=session.late_start_minutes <= ON_TIME_MINUTES,
+        engagement=session.engagement_score,
+        objectives_met=session.learning_objectives_met,
+    )
+
+
+def home_of(validated: Validated) -> Home:
+    """The home as if this were the only event it ever saw."""
+    event, digest = validated.event, validated.digest
+    if isinstance(event, Session):
+        return SessionHome(session_part(event, digest), None, (event.tutor_id,))
+    if isinstance(event, Feedback):
+        rating = FeedbackPart(event.submitted_us, digest, event.tutor_id, event.overall_rating)
+        return SessionHome(None, rating, (event.tutor_id,))
+    if isinstance(event, TutorEvent):
+        part = EventPart(event.event_us, digest, event.tutor_id, event.event_type, event.response_time_minutes)
+        return EventHome(part, (event.tutor_id,))
+    return StandingPart(event.updated_us, digest, event.tutor_id, event.name, event.status)
+
+
+def merge(a: Home, b: Home) -> Home:
+    """Merge two states of one home (law 1). Raises `TypeError` for homes of different kinds."""
+    if isinstance(a, SessionHome) and isinstance(b, SessionHome):
+        return SessionHome(newer(a.session, b.session), newer(a.feedback, b.feedback), _named(a.tutors, b.tutors))
+    if isinstance(a, EventHome) and isinstance(b, EventHome):
+        return EventHome(newer(a.event, b.event) or a.event, _named(a.tutors, b.tutors))
+    if isinstance(a, StandingPart) and isinstance(b, StandingPart):
+        return newer(a, b) or a
+    raise TypeError(f"cannot merge {type(a).__name__} with {type(b).__name__}")
+
+
+def _named(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
+    return a if a == b else tuple(sorted({*a, *b}))
+
+
+def is_winner(validated: Validated, home: Home) -> bool:
+    """True when the event is the version that its home holds to be the current one."""
+    event = validated.event
+    part: SessionPart | FeedbackPart | EventPart | StandingPart | None
+    if isinstance(home, SessionHome):
+        part = home.feedback if isinstance(event, Feedback) else home.session
+    else:
+        part = home.event if isinstance(home, EventHome) else home
+    return part is not None and part.version_us == event.version_us and part.digest == validated.digest
+
+
+def facts(event: Event, home: Home, time_ms: int) -> Iterator[Fact]:
+    """What each tutor ever named is told (law 3). `event` is any event of the home."""
+    if isinstance(home, SessionHome):
+        for tutor_id in home.tutors:
+            yield SessionFact(tutor_id, event.home_id, home.session, home.feedback, time_ms)
+    elif isinstance(home, EventHome):
+        for tutor_id in home.tutors:
+            yield EventFact(tutor_id, event.home_id, home.event, time_ms)
+    else:
+        yield StandingFact(home.tutor_id, home, time_ms)
+
+
+def too_old(event: Event, now_us: int) -> bool:
+    """True for an event that can change no window any more: it goes to PostgreSQL only."""
+    if isinstance(event, Session):
+        return max(event.scheduled_start_us, event.updated_us) + RETENTION_US <= now_us
+    if isinstance(event, TutorEvent):
+        return event.event_us + RETENTION_US <= now_us
+    if isinstance(event, Tutor):
+        return False
+    return matters_until(None, FeedbackPart(event.submitted_us, b"", event.tutor_id, 0)) <= now_us
+
+
+def expired(home: Home, now_us: int) -> bool:
+    """True when the home can be forgotten."""
+    if isinstance(home, SessionHome):
+        return matters_until(home.session, home.feedback) <= now_us
+    return isinstance(home, EventHome) and home.event.version_us + RETENTION_US <= now_us

@@ -1,0 +1,90 @@
+"""The packed form of the internal topics: one Kafka record carries many entries, after one byte of version.
+
+A record of another version than ours raises `UnknownVersion`: two versions side by side need a release that reads both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from models.events import Enriched, Validated
+from models.facts import Barrier, EventFact, SessionFact, StandingFact
+
+VERSION = b"\x01"
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class UnknownVersion(Exception):
+    """A packed record was written by a version of this program that we cannot read."""
+
+
+class HistoryEnd(msgspec.Struct, array_like=True, tag="end", gc=False, frozen=True):
+    """Last entry that `rebuild` writes to a partition of `validated`: the database's history of `epoch` ends here."""
+
+    epoch: int
+
+
+class LateDelay(msgspec.Struct, array_like=True, tag="delay", gc=False, frozen=True):
+    """A feedback's delay, known only now that its session has been seen (or has moved)."""
+
+    session_id: str
+    submitted_us: int
+    feedback_delay_hours: float
+
+
+class Events(msgspec.Struct, array_like=True, tag="v", gc=False):
+    """Entries of topic `validated`."""
+
+    events: list[Validated]
+
+
+Facts = SessionFact | EventFact | StandingFact | Barrier
+_validated = msgspec.msgpack.Decoder(Events | HistoryEnd)
+_facts = msgspec.msgpack.Decoder(list[Facts])
+
+
+class EnrichedEntries(msgspec.Struct, array_like=True, tag="n", gc=False):
+    """Entries of topic `enriched`."""
+
+    events: list[Enriched]
+    delays: list[LateDelay] = []
+
+
+_enriched = msgspec.msgpack.Decoder(EnrichedEntries)
+
+
+def _body(packed: bytes) -> memoryview:
+    if packed[:1] != VERSION:
+        raise UnknownVersion(f"packed record of version {packed[:1]!r}, this release reads {VERSION!r}")
+    return memoryview(packed)[1:]
+
+
+def pack_validated(events: Sequence[Validated]) -> bytes:
+    return VERSION + _encoder.encode(Events(list(events)))
+
+
+def pack_history_end(epoch: int) -> bytes:
+    return VERSION + _encoder.encode(HistoryEnd(epoch))
+
+
+def unpack_validated(packed: bytes) -> Events | HistoryEnd:
+    return _validated.decode(_body(packed))
+
+
+def pack_enriched(events: Sequence[Enriched], delays: Sequence[LateDelay] = ()) -> bytes:
+    return VERSION + _encoder.encode(EnrichedEntries(list(events), list(delays)))
+
+
+def unpack_enriched(packed: bytes) -> EnrichedEntries:
+    return _enriched.decode(_body(packed))
+
+
+def pack_facts(facts: Sequence[Facts]) -> bytes:
+    return VERSION + _encoder.encode(facts)
+
+
+def unpack_facts(packed: bytes) -> list[Facts]:
+    return _facts.decode(_body(packed))

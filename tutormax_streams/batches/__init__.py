@@ -1,0 +1,22 @@
+"""What we add to Faust: one stream event carries a batch of records, and only work that was confirmed is committed.
+
+Faust keeps the group, the assignment, table recovery and the web; the private names of Faust that we lean on are
+used in this package only and listed in `pins`.
+"""
+
+from tutormax_streams.batches.consumer import BatchTransport, attach_batches
+from tutormax_streams.batches.partitioning import Partitioner
+from tutormax_streams.batches.producer import Sender
+from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
+from tutormax_streams.batches.table import MergedTable
+
+__all__ = [
+    "BatchTransport",
+    "MergedTable",
+    "Partitioner",
+    "RawBatch",
+    "RecordBatch",
+    "Revoked",
+    "Sender",
+    "attach_batches",
+]

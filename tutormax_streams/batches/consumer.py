@@ -1,0 +1,310 @@
+"""A Faust consumer that delivers batches.
+
+1. One stream event is a run of up to `batch_records` records of one partition, in order, none twice.
+2. The committed offset is the end of the longest run of batches that were said to be done.
+3. What was fetched and not delivered is sought again at once. The offset expected next starts at the *committed* one,
+   never at the fetcher's position: a fetch already running in the consumer's thread moves that.
+4. A record that does not follow its predecessor causes one re-seek; a real hole (retention, compaction, transaction
+   markers) shows itself the same twice and is then accepted and reported.
+5. A partition with `max_in_flight` unfinished batches is not fetched, so a slow one never stands in others' way.
+
+Known weakness: a topic written in transactions costs one re-seek per transaction marker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP, ConsumerMessage
+from mode import Service
+
+from tutormax_streams.batches.producer import ConfirmingProducer
+from tutormax_streams.batches.records import Record, RecordBatch
+from tutormax_streams.batches.recovery import apply_changelog
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 2.0  # for work under way when partitions leave
+COMMIT_DEADLINE_SECONDS = 8.0
+STUCK_SECONDS = 5.0
+
+
+class Position(NamedTuple):
+    """Where a partition stands, for telemetry."""
+
+    committed: int | None
+    expected: int | None
+    end: int | None
+    in_flight: int
+    oldest_ms: int | None  # Kafka time of the oldest record that was delivered and is not done
+
+
+class _Delivery:
+    """Delivery state of one partition during one assignment."""
+
+    __slots__ = ("committable", "expected", "hole", "idle_since", "in_flight")
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.in_flight: deque[RecordBatch] = deque()
+        self.hole: tuple[int, int] | None = None
+        self.committable: int | None = None
+        self.idle_since = time.monotonic()
+
+    def settle(self) -> int | None:
+        """Drop finished batches from the front; the offset that may be committed."""
+        while self.in_flight and self.in_flight[0].is_done:
+            self.committable = self.in_flight.popleft().last + 1
+        return self.committable
+
+
+class BatchConsumerThread(AIOKafkaConsumerThread):
+    """Lets the broker gather records (Faust hard-codes 1 byte and 1,500 ms) and keeps buffers small."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_min_bytes = BatchConsumer.fetch_min_bytes
+        consumer._fetch_max_wait_ms = BatchConsumer.fetch_max_wait_ms
+        consumer._fetch_max_bytes = BatchConsumer.fetch_max_bytes
+        return consumer
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        consumer = self._ensure_consumer()
+        mine = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
+        if not mine:
+            return False
+        try:
+            await asyncio.wait_for(consumer.commit(mine), COMMIT_DEADLINE_SECONDS)
+        except (KafkaError, TimeoutError) as exc:
+            # Nothing is lost: the offsets stay committable and the next interval tries again.
+            self.log.warning("commit failed, will be tried again: %r", exc)
+            return False
+        return True
+
+
+class BatchConsumer(Consumer):
+    """See the module's law. Class attributes are set per app by `attach_batches`."""
+
+    fetch_min_bytes = 1 << 18
+    fetch_max_wait_ms = 50
+    fetch_max_bytes = 8 << 20
+    batch_records = 500
+    batch_bytes = 1 << 20
+    max_in_flight = 4
+    batch_topics: frozenset[str] = frozenset()
+    on_gap: Callable[[TP, int, int], None] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._deliveries: dict[TP, _Delivery] = {}
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> Any:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # -- delivery -----------------------------------------------------------------------------------------------
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        if active_partitions is None:
+            return await super()._getmany(None, timeout)
+        with_room = {tp for tp in active_partitions if self._has_room(tp)}
+        if not with_room:
+            await asyncio.sleep(0.02)
+            return {}
+        # A partition may gain room at any moment: wait shortly when some had none.
+        return await super()._getmany(with_room, timeout if len(with_room) == len(active_partitions) else 0.05)
+
+    def _has_room(self, tp: TP) -> bool:
+        delivery = self._deliveries.get(tp)
+        if delivery is None:
+            return True
+        delivery.settle()
+        return len(delivery.in_flight) < self.max_in_flight
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """Yield one message per batch, round robin over partitions."""
+        fetched, _ = await self._wait_next_records(timeout)
+        if not fetched or self.should_stop or not self.flow_active:
+            return  # whoever stopped the flow seeks before it resumes: see perform_seek
+        generation = self.app.consumer_generation_id
+        waiting: deque[tuple[TP, Iterator[list[Record]]]] = deque()
+        for tp, records in fetched.items():
+            if self._is_changelog_tp(tp):
+                if tp not in self._paused_partitions:
+                    await apply_changelog(self.app, tp, records)
+            elif runs := self._runs(tp, records):
+                waiting.append((tp, iter(runs)))
+        while waiting:
+            tp, runs_left = waiting.popleft()
+            run = next(runs_left, None)
+            if run is None:
+                continue
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            delivery = self._deliveries.get(tp)
+            if delivery is None:
+                continue
+            if tp in self._paused_partitions or run[0].offset < delivery.expected:
+                self._thread.seek(tp, delivery.expected)  # not delivered: fetch it again
+                continue
+            batch = RecordBatch(tp, run)
+            delivery.in_flight.append(batch)
+            delivery.expected = batch.last + 1
+            yield tp, self._message(batch, generation)
+            waiting.append((tp, runs_left))
+
+    def _message(self, batch: RecordBatch, generation: int) -> ConsumerMessage:
+        tp, newest = batch.tp, batch.records[-1]
+        self.app.monitor.track_tp_end_offset(tp, self.highwater(tp) or 0)
+        return ConsumerMessage(
+            tp.topic, tp.partition, batch.last, newest.timestamp / 1000.0, 0, None, None, batch, None, 0, 0, tp,
+            generation_id=generation,
+        )  # fmt: skip
+
+    def _runs(self, tp: TP, records: Sequence[Record]) -> list[list[Record]]:
+        """Records that follow what was delivered, cut into runs bounded in number and bytes."""
+        delivery = self._deliveries.get(tp)
+        if delivery is None:
+            return []  # not positioned yet: perform_seek rewinds
+        expected = delivery.expected
+        if records[0].offset < expected:
+            records = [r for r in records if r.offset >= expected]
+        if not records:
+            return []
+        if records[0].offset > expected:
+            hole = (expected, records[0].offset)
+            if delivery.hole != hole:
+                delivery.hole = hole
+                self._thread.seek(tp, expected)
+                return []
+            logger.warning("%s-%s: offsets %s to %s are not in the log any more", *tp, expected, hole[1] - 1)
+            if self.on_gap is not None:
+                self.on_gap(tp, *hole)
+        delivery.hole = None
+        runs: list[list[Record]] = []
+        run: list[Record] = []
+        size = 0
+        for record in records:
+            weight = len(record.value) if record.value is not None else 0
+            if run and (len(run) >= self.batch_records or size + weight > self.batch_bytes):
+                runs.append(run)
+                run, size = [], 0
+            run.append(record)
+            size += weight
+        runs.append(run)
+        return runs
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Room is counted per partition by `max_in_flight`; Faust's own queue pressure must not pause anything."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """See `on_buffer_full`; the stock version wakes partitions that are paused for recovery."""
+
+    # -- positions ----------------------------------------------------------------------------------------------
+
+    async def perform_seek(self) -> None:
+        """Start every partition at its committed offset, or at the log's start where nothing was committed."""
+        self.stop_flow()  # nothing is delivered until the caller resumes
+        await super().perform_seek()
+        mine = [tp for tp in self.assignment() if tp.topic in self.batch_topics]
+        unknown = [tp for tp in mine if self._read_offset.get(tp) is None]
+        starts = await self.earliest_offsets(*unknown) if unknown else {}
+        for tp in mine:
+            committed = self._read_offset.get(tp)
+            expected = starts[tp] if committed is None else committed
+            self._deliveries[tp] = _Delivery(expected)
+            self._thread.seek(tp, expected)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Finish or drop what is under way, commit what is done, forget the rest."""
+        await super().on_partitions_revoked(revoked)
+        for tp in revoked:
+            self._deliveries.pop(tp, None)
+
+    async def wait_empty(self) -> None:
+        """Give work under way a moment, then revoke it; commit what is done. Never waits longer than the grace."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline and any(not b.is_done for b in self._unfinished()):
+            await asyncio.sleep(0.02)
+        for batch in self._unfinished():
+            if not batch.is_done:
+                batch.revoke()
+        await asyncio.sleep(0)
+        self._unacked_messages.clear()
+        await self.commit()
+
+    def _unfinished(self) -> Iterator[RecordBatch]:
+        for delivery in list(self._deliveries.values()):
+            yield from list(delivery.in_flight)
+
+    @Service.task
+    async def _seek_stuck(self) -> None:
+        """Seek again where records are known to wait and none came for a while."""
+        async for _ in self.itertimer(1.0, name="seek-stuck"):
+            now = time.monotonic()
+            for tp, delivery in list(self._deliveries.items()):
+                end = self.highwater(tp)
+                busy = delivery.in_flight or end is None or delivery.expected >= end
+                if busy or not self.flow_active or tp in self._paused_partitions:
+                    delivery.idle_since = now
+                elif now - delivery.idle_since > STUCK_SECONDS:
+                    logger.warning("%s-%s: nothing delivered for %.0f s, seeking %s", *tp, STUCK_SECONDS, delivery.expected)
+                    delivery.idle_since = now
+                    self._thread.seek(tp, delivery.expected)
+
+    def positions(self) -> dict[TP, Position]:
+        """Where every batch partition of this worker stands."""
+        found = {}
+        for tp, delivery in self._deliveries.items():
+            delivery.settle()
+            oldest = delivery.in_flight[0].records[0].timestamp if delivery.in_flight else None
+            found[tp] = Position(
+                self._committed_offset.get(tp), delivery.expected, self.highwater(tp), len(delivery.in_flight), oldest
+            )
+        return found
+
+    # -- commit -------------------------------------------------------------------------------------------------
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return iter([tp for tp in self._deliveries if topics is None or tp in topics or tp.topic in topics])
+
+    def _new_offset(self, tp: TP) -> int | None:
+        self._acked.pop(tp, None)
+        self._acked_index.pop(tp, None)
+        delivery = self._deliveries.get(tp)
+        return None if delivery is None else delivery.settle()
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Never infer that something was acknowledged from a hole in what was delivered."""
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        assignment = self.assignment()
+        mine = {tp: offset for tp, offset in offsets.items() if tp in assignment}
+        if not mine or not await self._commit(mine):
+            return False
+        self._committed_offset.update(mine)
+        self.app.monitor.on_tp_commit(mine)
+        return True
+
+
+class BatchTransport(Transport):
+    """Faust's aiokafka transport with our consumer and producer."""
+
+    Consumer = BatchConsumer
+    Producer = ConfirmingProducer
+
+
+def attach_batches(app: faust.App, topics: Iterable[str], *, idempotent: bool = True, **limits: Any) -> None:
+    """Make `app` deliver `topics` in batches. `limits` override class attributes of `BatchConsumer`."""
+    consumer = type("AppBatchConsumer", (BatchConsumer,), {"batch_topics": frozenset(topics), **limits})
+    producer = type("AppProducer", (ConfirmingProducer,), {"idempotent": idempotent})
+    transport = type("AppTransport", (BatchTransport,), {"Consumer": consumer, "Producer": producer})
+    app.transport = transport(app.conf.broker_consumer, app)
+    app.producer_transport = transport(app.conf.broker_producer, app)

@@ -1,0 +1,154 @@
+"""Where one partition of a table lies on this machine: in RocksDB, or in memory.
+
+A shelf remembers the changelog offset up to which it is known to agree with the changelog, in the same write as data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import rocksdict
+from sortedcontainers import SortedDict
+
+logger = logging.getLogger(__name__)
+
+_OFFSET_KEY = b"\x00\x00offset"  # no table key starts with two NULs
+
+
+class Shelf(Protocol):
+    """Ordered bytes -> bytes with an offset."""
+
+    offset: int | None
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def write(self, items: Iterable[tuple[bytes, bytes | None]], offset: int | None = None) -> None:
+        """Store or (None) delete; with `offset`, remember it together with the data."""
+
+    def advance(self, offset: int) -> None:
+        """Remember an offset alone."""
+
+    def scan(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs in key order from `start` on. Consume it before the next write."""
+
+    def close(self) -> None: ...
+
+
+class MemoryShelf:
+    """Forgets everything with the assignment; for tests and small deployments."""
+
+    def __init__(self) -> None:
+        self._data: SortedDict[bytes, bytes] = SortedDict()
+        self.offset: int | None = None
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        get = self._data.get
+        return [get(key) for key in keys]
+
+    def write(self, items: Iterable[tuple[bytes, bytes | None]], offset: int | None = None) -> None:
+        data = self._data
+        for key, value in items:
+            if value is None:
+                data.pop(key, None)
+            else:
+                data[key] = value
+        if offset is not None:
+            self.offset = offset
+
+    def advance(self, offset: int) -> None:
+        self.offset = offset
+
+    def scan(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        data = self._data
+        for key in data.irange(start):
+            yield key, data[key]
+
+    def close(self) -> None:
+        self._data.clear()
+
+
+class SharedMemory:
+    """One block cache and one write-buffer budget for all shelves of a process."""
+
+    def __init__(self, cache_bytes: int = 16 << 20, write_buffer_bytes: int = 16 << 20) -> None:
+        self.cache = rocksdict.Cache(cache_bytes)
+        self.write_buffers = rocksdict.WriteBufferManager.new_write_buffer_manager_with_cache(
+            write_buffer_bytes, False, self.cache
+        )
+
+    def options(self) -> rocksdict.Options:
+        table = rocksdict.BlockBasedOptions()
+        table.set_block_cache(self.cache)
+        table.set_bloom_filter(10, False)
+        table.set_cache_index_and_filter_blocks(True)
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_block_based_table_factory(table)
+        options.set_write_buffer_manager(self.write_buffers)
+        options.set_write_buffer_size(4 << 20)
+        options.set_max_write_buffer_number(2)
+        options.set_max_background_jobs(2)
+        options.set_max_open_files(64)
+        options.set_keep_log_file_num(1)
+        return options
+
+
+class RocksShelf:
+    """A RocksDB of its own. What cannot be opened is thrown away: the changelog is the durable copy."""
+
+    def __init__(self, path: Path, memory: SharedMemory) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = rocksdict.Rdict(str(path), memory.options())
+            stored = self._db.get(_OFFSET_KEY)
+            self.offset = int(stored) if stored is not None else None
+        except Exception as exc:  # rocksdict raises plain Exception for corruption and for a held lock alike
+            if "lock" in str(exc).lower():
+                raise RuntimeError(
+                    f"{path} is in use by another worker: give every worker its own TUTORMAX_DATA_DIR"
+                ) from exc
+            logger.warning("%s cannot be read (%s): starting it anew from its changelog", path, exc)
+            shutil.rmtree(path, ignore_errors=True)
+            self._db = rocksdict.Rdict(str(path), memory.options())
+            self.offset = None
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        found: list[bytes | None] = self._db.get(list(keys))
+        return found
+
+    def write(self, items: Iterable[tuple[bytes, bytes | None]], offset: int | None = None) -> None:
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in items:
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        if offset is not None:
+            put(_OFFSET_KEY, b"%d" % offset)
+        self._db.write(batch)
+        if offset is not None:
+            self.offset = offset
+
+    def advance(self, offset: int) -> None:
+        self.write((), offset)
+
+    def scan(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in self._db.items(from_key=start):
+            if not key.startswith(b"\x00\x00"):
+                yield key, value
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._db.close()
+
+    def destroy(self) -> None:
+        """Delete it, for a start from the beginning of the changelog."""
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=True)
