@@ -19,6 +19,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 EngagementMode: TypeAlias = Literal["normalized", "upstream"]
+ENGAGEMENT_MODES: Final[tuple[EngagementMode, ...]] = ("normalized", "upstream")
 
 WINDOW_DAYS: Final[dict[str, int]] = {"7day": 7, "30day": 30, "90day": 90}
 
@@ -43,12 +44,12 @@ class WindowInputs(msgspec.Struct, frozen=True, gc=False):
     objectives_known: int = 0
     objectives_met: int = 0
     first_sessions: int = 0
+    ratings: int = 0  # n(F)
     first_rated: int = 0  # first sessions of S that are in F too
     first_succeeded: int = 0  # of those, rated 4 or better
-    ratings: int = 0  # n(F)
     rating_sum: int = 0
     logins: int = 0
-    engagement_scores: Sequence[float] = ()  # of S, where known, as stored
+    engagement: Sequence[float] = ()  # scores of S where known, after `engagement_readings`
     response_minutes: Sequence[float] = ()
 
 
@@ -137,22 +138,23 @@ def learning_objectives_met_pct(met: int, known: int) -> float | None:
     return _percentage(met, known)
 
 
-def engagement_score(inputs: WindowInputs, mode: EngagementMode, *, login_known: bool) -> float | None:
-    """Login, session and punctuality parts, weighted 0.4, 0.4 and 0.2 (0-100 where scores are).
+def engagement_readings(scores: Sequence[float], mode: EngagementMode) -> list[float]:
+    """Sessions' scores as the mode reads them: ``upstream`` as stored, ``normalized`` those up to 1 as fractions (C3)."""
+    return list(scores) if mode == "upstream" else [score * 100.0 if score <= 1.0 else score for score in scores]
 
-    ``upstream`` is the published formula literally: session scores go in as stored. ``normalized`` (C3) reads scores
-    up to 1 as fractions, and for a tutor without any login event in the longest window (`login_known` false) drops
-    the login part and divides by the remaining weight.
+
+def engagement_score(inputs: WindowInputs, mode: EngagementMode, *, login_known: bool) -> float | None:
+    """Login, session and punctuality parts, weighted 0.4, 0.4 and 0.2.
+
+    ``upstream`` is the published formula literally. ``normalized`` (C3), for a tutor without any login event in the
+    longest window (`login_known` false), drops the login part and divides by the remaining weight.
     """
     if not inputs.scheduled:
         return None
-    on_time = inputs.on_time / inputs.scheduled * 100
-    if mode == "upstream":
-        session = _mean(inputs.engagement_scores)
-    else:
-        session = _mean([score * 100 if score <= 1 else score for score in inputs.engagement_scores])
+    session = _mean(inputs.engagement)
     if session is None:
         session = ENGAGEMENT_WITHOUT_SCORES
+    on_time = inputs.on_time / inputs.scheduled * 100
     if mode == "normalized" and not login_known:
         return round((0.4 * session + 0.2 * on_time) / 0.6, 2)
     login = min(inputs.logins / inputs.scheduled * 100, 100)

@@ -10,10 +10,13 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from hashlib import blake2b
+from math import isfinite
 from typing import Any, Final, TypeAlias
+
+import orjson
 
 from models.events import Feedback, Session, Tutor, TutorEvent
 from models.metrics import MetricsUpdated
@@ -265,7 +268,7 @@ def tutor_event_of(row: Sequence[Any]) -> TutorEvent:
     """The tutor event that a row holds; `metadata` may come decoded or as JSON text, spelt as PostgreSQL likes."""
     event_id, tutor_id, event_type, event_us, metadata, created_us = row
     if isinstance(metadata, str | bytes):
-        metadata = json.loads(metadata)
+        metadata = orjson.loads(metadata)
     return TutorEvent(
         event_id=event_id,
         tutor_id=tutor_id,
@@ -278,14 +281,21 @@ def tutor_event_of(row: Sequence[Any]) -> TutorEvent:
 
 
 def metadata_text(metadata: Any) -> str | None:
-    """The one spelling of a tutor event's metadata: JSON, ASCII, keys sorted, no blanks, whole numbers without point.
+    """The one spelling of a tutor event's metadata: JSON with sorted keys, from the object or from what ``jsonb`` gives.
 
-    ``jsonb`` keeps numbers as decimals and forgets that 1e16 was a float; so does this spelling, and the text made
-    from the event equals the text made from what the database gives back.
+    ``jsonb`` keeps numbers as decimals: it forgets that 1e16 was a float and that zero had a sign. So does this
+    spelling, and a text made from the event equals the text made from the stored row. Raises TypeError for what JSON
+    cannot hold or what is nested deeper than 254 levels.
     """
     if metadata is None:
         return None
-    return json.dumps(_plain_numbers(metadata), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        text = orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)
+        if not _UNSTABLE_NUMBER.search(text):
+            return text.decode()
+    except orjson.JSONEncodeError:
+        pass  # an integer beyond 64 bits, most likely; otherwise the second try says so again
+    return orjson.dumps(_stable_numbers(metadata), option=orjson.OPT_SORT_KEYS).decode()
 
 
 def response_time_minutes(metadata: Any) -> float | None:
@@ -297,17 +307,30 @@ def response_time_minutes(metadata: Any) -> float | None:
         minutes = float(value)
     except OverflowError:
         return None
-    return minutes if abs(minutes) < float("inf") else None
+    return minutes if isfinite(minutes) else None
 
 
-def _plain_numbers(value: Any) -> Any:
+# An exponent or a negative zero, perhaps: within a text it is harmless to think so.
+_UNSTABLE_NUMBER: Final = re.compile(rb"\d[eE]|-0\.0")
+
+
+def _stable_numbers(value: Any) -> Any:
+    """`value` with whole numbers beyond 1e16 as int if 64 bits hold them, else as float, and zero without a sign."""
     if isinstance(value, dict):
-        return {key: _plain_numbers(item) for key, item in value.items()}
+        return {key: _stable_numbers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain_numbers(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+        return [_stable_numbers(item) for item in value]
+    if isinstance(value, float):
+        if value == 0:
+            return 0.0
+        return int(value) if 1e16 <= abs(value) and _INT_MIN <= value < _INT_END else value
+    if isinstance(value, int) and not _INT_MIN <= value < _INT_END:
+        return float(value) if abs(value) < _FLOAT_END else value
     return value
+
+
+_INT_MIN, _INT_END = -(2**63), 2**64  # what orjson writes as integers
+_FLOAT_END: Final = 2**1024
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

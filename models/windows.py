@@ -20,12 +20,20 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from math import isfinite
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite, isnan, nan
+from typing import Final, TypeAlias
 
-from models.facts import DAY_US, EventFact, EventPart, Fact, SessionFact, StandingPart
-from models.metrics import WINDOW_DAYS, EngagementMode, WindowInputs, WindowMetrics, window_metrics
+from models.facts import DAY_US, EventFact, EventPart, Fact, SessionFact, StandingFact, StandingPart
+from models.metrics import (
+    ENGAGEMENT_MODES,
+    WINDOW_DAYS,
+    EngagementMode,
+    WindowInputs,
+    WindowMetrics,
+    engagement_readings,
+    window_metrics,
+)
 from models.rows import metric_id
 
 LOGIN: Final = "login"
@@ -40,10 +48,11 @@ _RATED, _FIRST_RATED, _FIRST_SUCCEEDED = (1 << bit for bit in range(3))
 
 
 def _selector(bit: int) -> bytes:
-    """Translation table that leaves 1 where `bit` is set: ``column.translate(table).count(1)`` counts it in C."""
-    return bytes(1 if byte & bit else 0 for byte in range(256))
+    """Table that leaves 1 where `bit` is set: ``column.translate(table).count(1)`` counts it at the speed of C."""
+    return bytes(1 if marks & bit else 0 for marks in range(256))
 
 
+# By the count of `WindowInputs` that each makes.
 _SESSION_SELECTORS: Final = {
     "scheduled": _selector(_SCHEDULED),
     "completed": _selector(_COMPLETED),
@@ -64,31 +73,43 @@ _RATING_SELECTORS: Final = {
 class TutorFacts:
     """What is remembered of one tutor, laid out for computing windows; `standing` is who the tutor is, if known."""
 
-    __slots__ = ("_events", "_sessions", "standing", "tutor_id")
+    __slots__ = ("_events", "_metric_ids", "_sessions", "standing", "tutor_id")
 
     def __init__(self, tutor_id: str, facts: Iterable[Fact] = ()) -> None:
-        """Lays out `facts`, the last one under an id counting. Much quicker than as many `put`s."""
+        """Lays out `facts`, the last one under an id counting; quicker than as many `put`s."""
         self.tutor_id = tutor_id
         self.standing: StandingPart | None = None
-        sessions: dict[str, SessionFact] = {}
-        self._events = _Events(tutor_id)
+        self._metric_ids = {window: metric_id(tutor_id, window) for window in _SPANS_US}
+        self._events = _Events()
+        lines: dict[str, _Line | None] = {}
         for fact in facts:
+            if fact.tutor_id != tutor_id:
+                raise _stray(fact, tutor_id)
             if isinstance(fact, SessionFact):
-                self._own(fact)
-                sessions[fact.session_id] = fact
+                lines[fact.session_id] = _line(fact, tutor_id)
             else:
-                self.put(fact)
-        self._sessions = _Sessions(tutor_id, sessions.values())
+                self._put_other(fact)
+        self._sessions = _Sessions([line for line in lines.values() if line is not None])
 
     def put(self, fact: Fact) -> None:
         """Remember `fact` in place of what stood under its id. Raises ValueError if it is addressed to another tutor."""
-        self._own(fact)
+        if fact.tutor_id != self.tutor_id:
+            raise _stray(fact, self.tutor_id)
         if isinstance(fact, SessionFact):
-            self._sessions.put(fact)
-        elif isinstance(fact, EventFact):
-            self._events.put(fact.event_id, fact.event)
+            self._sessions.remove(fact.session_id)
+            line = _line(fact, self.tutor_id)
+            if line is not None:
+                self._sessions.put(line)
         else:
+            self._put_other(fact)
+
+    def _put_other(self, fact: EventFact | StandingFact) -> None:
+        if isinstance(fact, StandingFact):
             self.standing = fact.standing
+        else:
+            self._events.remove(fact.event_id)
+            if fact.event.tutor_id == self.tutor_id:
+                self._events.put(fact.event_id, fact.event)
 
     def forget(self, fact: Fact) -> None:
         """Drop what stands under the id of `fact`, whatever its content; nothing happens where nothing stands."""
@@ -107,17 +128,22 @@ class TutorFacts:
 
     def windows(self, t_us: int, mode: EngagementMode) -> dict[str, WindowMetrics]:
         """The three windows as of `t_us`, by name. Never raises for facts of the declared types."""
-        login_known = self._events.login_count(t_us - _LONGEST_US, t_us) > 0
-        return {
-            window: window_metrics(
-                window,
-                metric_id(self.tutor_id, window),
-                self._inputs(t_us - span_us, t_us),
-                mode,
-                login_known=login_known,
+        events = self._events
+        login_known = events.logins(t_us - _LONGEST_US, t_us) > 0
+        starts = [t_us - span_us for span_us in _SPANS_US.values()]
+        windows = {}
+        for window, from_us, (counts, rating_sum, engagement) in zip(
+            _SPANS_US, starts, self._sessions.windows(starts, t_us, mode), strict=True
+        ):
+            inputs = WindowInputs(
+                **counts,
+                rating_sum=rating_sum,
+                logins=events.logins(from_us, t_us),
+                engagement=engagement,
+                response_minutes=events.response_minutes(from_us, t_us),
             )
-            for window, span_us in _SPANS_US.items()
-        }
+            windows[window] = window_metrics(window, self._metric_ids[window], inputs, mode, login_known=login_known)
+        return windows
 
     def next_change(self, t_us: int) -> int | None:
         """The smallest instant after `t_us` at which time alone moves a fact into or out of a window; None if never.
@@ -133,80 +159,13 @@ class TutorFacts:
         ]
         return min(instants, default=None)
 
-    def _inputs(self, from_us: int, to_us: int) -> WindowInputs:
-        counts, rating_sum, scores = self._sessions.window(from_us, to_us)
-        return WindowInputs(
-            **counts,
-            rating_sum=rating_sum,
-            logins=self._events.login_count(from_us, to_us),
-            engagement_scores=scores,
-            response_minutes=self._events.response_minutes(from_us, to_us),
-        )
 
-    def _own(self, fact: Fact) -> None:
-        if fact.tutor_id != self.tutor_id:
-            raise ValueError(f"a fact addressed to {fact.tutor_id} among those of {self.tutor_id}")
+def _stray(fact: Fact, tutor_id: str) -> ValueError:
+    return ValueError(f"a fact addressed to {fact.tutor_id} among those of {tutor_id}")
 
 
-class _Sessions:
-    """The session facts that count, in parallel columns sorted by the session's start."""
-
-    __slots__ = ("_ids", "_rating_marks", "_ratings", "_scores", "_session_marks", "_start_of", "_tutor_id", "starts")
-
-    def __init__(self, tutor_id: str, facts: Iterable[SessionFact]) -> None:
-        self._tutor_id = tutor_id
-        lines = [(line, fact.session_id) for fact in facts if (line := _line(fact, tutor_id)) is not None]
-        lines.sort(key=_start)
-        self.starts = [line[0] for line, _ in lines]
-        self._session_marks = bytearray(line[1] for line, _ in lines)
-        self._rating_marks = bytearray(line[2] for line, _ in lines)
-        self._ratings = [line[3] for line, _ in lines]
-        self._scores = [line[4] for line, _ in lines]
-        self._ids = [session_id for _, session_id in lines]
-        self._start_of = dict(zip(self._ids, self.starts, strict=True))
-
-    def put(self, fact: SessionFact) -> None:
-        self.remove(fact.session_id)
-        line = _line(fact, self._tutor_id)
-        if line is None:
-            return
-        start_us, session_marks, rating_marks, rating, score = line
-        index = bisect_left(self.starts, start_us)
-        self.starts.insert(index, start_us)
-        self._session_marks.insert(index, session_marks)
-        self._rating_marks.insert(index, rating_marks)
-        self._ratings.insert(index, rating)
-        self._scores.insert(index, score)
-        self._ids.insert(index, fact.session_id)
-        self._start_of[fact.session_id] = start_us
-
-    def remove(self, session_id: str) -> None:
-        start_us = self._start_of.pop(session_id, None)
-        if start_us is None:
-            return
-        index = self._ids.index(session_id, bisect_left(self.starts, start_us))
-        columns = (self.starts, self._session_marks, self._rating_marks, self._ratings, self._scores, self._ids)
-        for column in columns:
-            del column[index]
-
-    def window(self, from_us: int, to_us: int) -> tuple[dict[str, int], int, list[float]]:
-        """Counts by name, sum of ratings, and known engagement scores of what starts in [from, to)."""
-        low, high = bisect_left(self.starts, from_us), bisect_left(self.starts, to_us)
-        marks = self._session_marks[low:high]
-        counts = {name: marks.translate(selector).count(1) for name, selector in _SESSION_SELECTORS.items()}
-        marks = self._rating_marks[low:high]
-        for name, selector in _RATING_SELECTORS.items():
-            counts[name] = marks.translate(selector).count(1)
-        scores = [score for score in self._scores[low:high] if score is not None]
-        return counts, sum(self._ratings[low:high]), scores
-
-
-# start, session marks, rating marks, rating (0 where none), engagement score
-_Line = tuple[int, int, int, int, float | None]
-
-
-def _start(line: tuple[_Line, str]) -> int:
-    return line[0][0]
+# start, id, session marks, rating marks, rating (0 for none), engagement score as stored (NaN for none)
+_Line: TypeAlias = tuple[int, str, int, int, int, float]
 
 
 def _line(fact: SessionFact, tutor_id: str) -> _Line | None:
@@ -214,9 +173,10 @@ def _line(fact: SessionFact, tutor_id: str) -> _Line | None:
     session, feedback = fact.session, fact.feedback
     if session is None:
         return None
-    session_marks = rating_marks = rating = 0
-    score = None
     ours = session.tutor_id == tutor_id
+    rated = feedback is not None and feedback.tutor_id == tutor_id
+    session_marks = rating_marks = rating = 0
+    score = nan
     if ours:
         session_marks = (
             _SCHEDULED
@@ -228,37 +188,106 @@ def _line(fact: SessionFact, tutor_id: str) -> _Line | None:
             | (_FIRST if session.is_first else 0)
         )
         score = _finite(session.engagement)
-    if feedback is not None and feedback.tutor_id == tutor_id:
+    elif not rated:
+        return None
+    if feedback is not None and rated:
         rating = feedback.rating
         rating_marks = _RATED
         if ours and session.is_first:
             rating_marks |= _FIRST_RATED | _FIRST_SUCCEEDED if rating >= 4 else _FIRST_RATED
-    elif not ours:
-        return None
-    return (session.start_us, session_marks, rating_marks, rating, score)
+    return (session.start_us, fact.session_id, session_marks, rating_marks, rating, score)
+
+
+class _Sessions:
+    """The session facts that count, in parallel columns sorted by the session's start."""
+
+    __slots__ = (
+        "_engagement",
+        "_ids",
+        "_rating_marks",
+        "_ratings",
+        "_session_marks",
+        "_start_of",
+        "_unscored",
+        "starts",
+    )
+
+    def __init__(self, lines: list[_Line]) -> None:
+        """Lays out lines of different ids."""
+        lines.sort()
+        self.starts = [line[0] for line in lines]
+        self._ids = [line[1] for line in lines]
+        self._session_marks = bytearray([line[2] for line in lines])
+        self._rating_marks = bytearray([line[3] for line in lines])
+        self._ratings = [line[4] for line in lines]
+        scores = [line[5] for line in lines]
+        self._engagement = {mode: engagement_readings(scores, mode) for mode in ENGAGEMENT_MODES}
+        self._unscored = sum(map(isnan, scores))
+        self._start_of = dict(zip(self._ids, self.starts, strict=True))
+
+    def put(self, line: _Line) -> None:
+        """Add a line under an id that is not here."""
+        start_us, session_id, session_marks, rating_marks, rating, score = line
+        index = bisect_left(self.starts, start_us)
+        self.starts.insert(index, start_us)
+        self._ids.insert(index, session_id)
+        self._session_marks.insert(index, session_marks)
+        self._rating_marks.insert(index, rating_marks)
+        self._ratings.insert(index, rating)
+        for mode, scores in self._engagement.items():
+            scores[index:index] = engagement_readings((score,), mode)
+        self._unscored += isnan(score)
+        self._start_of[session_id] = start_us
+
+    def remove(self, session_id: str) -> None:
+        start_us = self._start_of.pop(session_id, None)
+        if start_us is None:
+            return
+        index = self._ids.index(session_id, bisect_left(self.starts, start_us))
+        self._unscored -= isnan(self._engagement["upstream"][index])
+        del self.starts[index], self._ids[index], self._session_marks[index], self._rating_marks[index]
+        del self._ratings[index]
+        for scores in self._engagement.values():
+            del scores[index]
+
+    def windows(
+        self, starts: Sequence[int], to_us: int, mode: EngagementMode
+    ) -> Iterator[tuple[dict[str, int], int, list[float]]]:
+        """Of each window [start, to): counts by their name in `WindowInputs`, sum of ratings, engagement scores."""
+        lows = [bisect_left(self.starts, from_us) for from_us in starts]
+        high = bisect_left(self.starts, to_us)
+        lowest = min(lows)
+        marks = self._session_marks[lowest:high]
+        columns = {name: marks.translate(selector) for name, selector in _SESSION_SELECTORS.items()}
+        marks = self._rating_marks[lowest:high]
+        columns |= {name: marks.translate(selector) for name, selector in _RATING_SELECTORS.items()}
+        for low in lows:
+            within = low - lowest
+            scores = self._engagement[mode][low:high]
+            if self._unscored:
+                scores = [score for score in scores if not isnan(score)]
+            counts = {name: column.count(1, within) for name, column in columns.items()}
+            yield counts, sum(self._ratings[low:high]), scores
 
 
 class _Events:
     """The tutor events that count: when logins were, and when responses were and how long they took."""
 
-    __slots__ = ("_held", "_login_times", "_response_minutes", "_response_times", "_tutor_id")
+    __slots__ = ("_held", "_login_times", "_response_minutes", "_response_times")
 
-    def __init__(self, tutor_id: str) -> None:
-        self._tutor_id = tutor_id
+    def __init__(self) -> None:
         self._login_times: array[int] = array("q")
         self._response_times: array[int] = array("q")
         self._response_minutes: array[float] = array("d")
         self._held: dict[str, tuple[int, float | None]] = {}  # by id: time, minutes of a response (None: a login)
 
     def put(self, event_id: str, event: EventPart) -> None:
-        self.remove(event_id)
-        if event.tutor_id != self._tutor_id:
-            return
+        """Add an event under an id that is not here, if it is one that counts."""
         time_us = event.version_us
         if event.event_type == LOGIN:
             self._login_times.insert(bisect_left(self._login_times, time_us), time_us)
             self._held[event_id] = (time_us, None)
-        elif event.event_type == RESPONSE and (minutes := _finite(event.response_time_minutes)) is not None:
+        elif event.event_type == RESPONSE and not isnan(minutes := _finite(event.response_time_minutes)):
             index = bisect_left(self._response_times, time_us)
             self._response_times.insert(index, time_us)
             self._response_minutes.insert(index, minutes)
@@ -280,7 +309,7 @@ class _Events:
         yield self._login_times
         yield self._response_times
 
-    def login_count(self, from_us: int, to_us: int) -> int:
+    def logins(self, from_us: int, to_us: int) -> int:
         return bisect_left(self._login_times, to_us) - bisect_left(self._login_times, from_us)
 
     def response_minutes(self, from_us: int, to_us: int) -> array[float]:
@@ -288,6 +317,6 @@ class _Events:
         return self._response_minutes[low:high]
 
 
-def _finite(value: float | None) -> float | None:
-    # Only a row loaded from the database could hold NaN or Infinity; no mean survives them.
-    return value if value is not None and isfinite(value) else None
+def _finite(value: float | None) -> float:
+    """`value`, or NaN for none. Only a row loaded from the database could hold an infinity; no mean survives it."""
+    return value if value is not None and isfinite(value) else nan
