@@ -54,7 +54,8 @@ MAY_LIE_AHEAD_US = {
         "updated_at": 5 * MINUTE_US,
     },
     "feedback": {"submitted_at": 32 * DAY_US, "created_at": 5 * MINUTE_US},
-    "tutor-events": {"created_at": 5 * MINUTE_US},
+    # The contract is silent on event_timestamp; it is an event time like scheduled_start (C16).
+    "tutor-events": {"event_timestamp": 31 * DAY_US, "created_at": 5 * MINUTE_US},
 }
 
 
