@@ -1,0 +1,55 @@
+# Everything a newcomer needs is Python 3.11 or later and make; each target prepares .venv by itself.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint test-long faults bench format clean
+
+help: ## show this list
+	@echo "Targets (options go in ARGS, as in: make demo ARGS=--once):"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+demo: $(INSTALLED) ## the whole pipeline on an embedded Kafka and PostgreSQL, live; --once loads, audits and ends
+	@$(BIN)/tutormax-streams demo $(ARGS)
+
+test: $(INSTALLED) lint ## everything: style, types, imports, then all tests on real servers
+	$(BIN)/pytest $(ARGS)
+
+check: $(INSTALLED) lint ## the quick part: style, types, imports and the tests that need no servers
+	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -m "not servers and not slow" $(ARGS)
+
+lint: $(INSTALLED) ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-long: $(INSTALLED) ## the properties with 100,000 examples each (hours)
+	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 0 tests/models $(ARGS)
+
+faults: $(INSTALLED) ## the tests that kill processes and servers
+	$(BIN)/pytest tests/faults $(ARGS)
+
+bench: $(INSTALLED) ## the short form of all benchmarks; prints the table that the README quotes
+	$(BIN)/python -m benchmarks $(ARGS)
+
+format: $(INSTALLED) ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv, caches and builds
+	rm -rf $(VENV) dist build .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "tutormax-streams needs Python 3.11 or later, but $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	       "name another one, as in: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@echo "Installing into $(VENV) (once, and again when pyproject.toml changes) ..."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
+	@touch $@
