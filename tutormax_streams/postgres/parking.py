@@ -1,0 +1,146 @@
+"""Records that miss their parent wait here, greatest version of each, until the parent's row exists.
+
+All functions run inside the caller's transaction, so that a record is either stored, or waiting, or still in Kafka.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, LiteralString, NamedTuple
+
+import msgspec
+
+from models.events import Enriched, Feedback, Session
+from models.versions import Version
+from tutormax_streams.postgres.database import Connection
+from tutormax_streams.postgres.staging import Stage
+
+Key = tuple[str, str]  # kind, home id
+
+
+class Parked(NamedTuple):
+    """A record taken out to be written; its row stays until `settle` or `refuse`."""
+
+    kind: str
+    id: str
+    record: Enriched
+
+
+STAGE: Final = Stage(
+    "tutormax_staged_parked",
+    ("kind", "id", "version_us", "digest", "tutor_id", "student_id", "payload"),
+    ("text", "text", "int8", "bytea", "text", "text", "bytea"),
+)
+
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_DECODER: Final = msgspec.msgpack.Decoder(Enriched)
+
+_PARK: Final = """
+INSERT INTO tutormax_streams.parked AS stored (kind, id, version_us, digest, tutor_id, student_id, payload)
+SELECT kind, id, version_us, digest, tutor_id, student_id, payload FROM pg_temp.tutormax_staged_parked
+ORDER BY kind COLLATE "C", id COLLATE "C"
+ON CONFLICT (kind, id) DO UPDATE SET
+    version_us = excluded.version_us, digest = excluded.digest, tutor_id = excluded.tutor_id,
+    student_id = excluded.student_id, payload = excluded.payload, refused = NULL, parked_at = excluded.parked_at
+WHERE (stored.version_us, stored.digest) < (excluded.version_us, excluded.digest)
+"""
+
+# Of what waits for a tutor or a session that has just been written. Rows that another writer is about to write are
+# left to that writer.
+_TAKE_OF_TUTORS: Final = """
+SELECT kind, id, payload FROM tutormax_streams.parked WHERE tutor_id = ANY(%s) AND refused IS NULL
+ORDER BY kind DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_TAKE_OF_SESSIONS: Final = """
+SELECT kind, id, payload FROM tutormax_streams.parked
+WHERE kind = 'feedback' AND id = ANY(%s) AND refused IS NULL
+ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_TAKE_READY: Final = """
+SELECT kind, id, payload FROM tutormax_streams.parked AS parked
+WHERE refused IS NULL
+    AND EXISTS (SELECT FROM tutors WHERE tutors.tutor_id = parked.tutor_id)
+    AND (student_id IS NULL OR EXISTS (SELECT FROM students WHERE students.student_id = parked.student_id))
+    AND (kind <> 'feedback' OR EXISTS (SELECT FROM sessions WHERE sessions.session_id = parked.id))
+ORDER BY kind DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_MISSING_STUDENTS: Final = """
+SELECT DISTINCT student_id FROM tutormax_streams.parked AS parked
+WHERE student_id IS NOT NULL AND refused IS NULL
+    AND NOT EXISTS (SELECT FROM students WHERE students.student_id = parked.student_id)
+LIMIT %s
+"""
+_SETTLE: Final = """
+DELETE FROM tutormax_streams.parked AS parked
+USING unnest(%s::text[], %s::text[], %s::int8[], %s::bytea[]) AS done (kind, id, version_us, digest)
+WHERE parked.kind = done.kind AND parked.id = done.id
+    AND (parked.version_us, parked.digest) <= (done.version_us, done.digest)
+"""
+_REFUSE: Final = "UPDATE tutormax_streams.parked SET refused = %s WHERE kind = %s AND id = %s"
+
+
+async def is_empty(connection: Connection) -> bool:
+    """Nothing waits; the rest can be spared."""
+    found = await connection.execute("SELECT FROM tutormax_streams.parked LIMIT 1")
+    return await found.fetchone() is None
+
+
+async def park(connection: Connection, waiting: Sequence[tuple[str, Enriched]]) -> None:
+    """Keep records, given with their kind, unless a greater version of them waits already."""
+    if not waiting:
+        return
+    await STAGE.fill(connection, (_row(kind, record) for kind, record in waiting))
+    await connection.execute(_PARK)
+
+
+async def take_of_tutors(connection: Connection, tutor_ids: Sequence[str], limit: int) -> list[Parked]:
+    """What waits for one of these tutors."""
+    return await _take(connection, _TAKE_OF_TUTORS, list(tutor_ids), limit)
+
+
+async def take_of_sessions(connection: Connection, session_ids: Sequence[str], limit: int) -> list[Parked]:
+    """Feedback that waits for one of these sessions."""
+    return await _take(connection, _TAKE_OF_SESSIONS, list(session_ids), limit)
+
+
+async def take_ready(connection: Connection, limit: int) -> list[Parked]:
+    """What has all its parents by now, sessions before what hangs on them."""
+    return await _take(connection, _TAKE_READY, limit)
+
+
+async def missing_students(connection: Connection, limit: int) -> list[str]:
+    """Students that waiting records name and nobody has created."""
+    found = await connection.execute(_MISSING_STUDENTS, [limit])
+    return [student_id for (student_id,) in await found.fetchall()]
+
+
+async def settle(connection: Connection, done: Mapping[Key, Version]) -> None:
+    """Let go of what was written or superseded: each of `done` up to its version."""
+    if not done:
+        return
+    kinds, ids = zip(*done.keys(), strict=True)
+    times, digests = zip(*done.values(), strict=True)
+    await connection.execute(_SETTLE, [list(kinds), list(ids), list(times), list(digests)])
+
+
+async def refuse(connection: Connection, refused: Iterable[tuple[Key, str]]) -> None:
+    """Keep what PostgreSQL would not take, with the reason; it is not tried again until a newer version comes."""
+    for (kind, id_), why in refused:
+        await connection.execute(_REFUSE, [why, kind, id_])
+
+
+async def _take(connection: Connection, query: LiteralString, *values: object) -> list[Parked]:
+    found = await connection.execute(query, list(values), binary=True)
+    taken = []
+    for kind, id_, payload in await found.fetchall():
+        try:
+            taken.append(Parked(kind, id_, _DECODER.decode(payload)))
+        except msgspec.DecodeError as error:
+            await connection.execute(_REFUSE, [f"unreadable: {error}", kind, id_])
+    return taken
+
+
+def _row(kind: str, record: Enriched) -> tuple[object, ...]:
+    event = record.event
+    student_id = event.student_id if isinstance(event, Session | Feedback) else None
+    return (kind, event.home_id, event.version_us, record.digest, event.tutor_id, student_id, _ENCODE(record))
