@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Final, LiteralString
 
+from psycopg import AsyncConnection
+
 from models import rows
-from tutormax_streams.postgres.database import Connection
 from tutormax_streams.postgres.platform_tables import PLATFORM_TABLES
 from tutormax_streams.postgres.side_tables import SIDE_TABLES, SIDE_TABLES_VERSION
 
@@ -33,7 +34,7 @@ _KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("tutor_events", "event_id"),
     ("tutor_performance_metrics", "metric_id"),
 )
-_SIDE_NAMES: Final = ("layout", "parked", "parked_metrics", "metric_fences", "deployments")
+_SIDE_NAMES: Final = ("layout", "parked", "parked_metrics", "metric_fences")
 _TEXT_COLUMNS: Final = {
     "tutors": ("status", "behavioral_archetype"),
     "sessions": ("session_type",),
@@ -43,7 +44,7 @@ _MIGRATE_HINT: Final = "run the platform's migrations, or `tutormax-streams data
 _ENSURE_HINT: Final = "run `tutormax-streams database ensure`"
 
 
-async def ensure_platform_tables(connection: Connection) -> list[str]:
+async def ensure_platform_tables(connection: AsyncConnection[Any]) -> list[str]:
     """Create those of the platform's tables that do not exist; returns their names. Safe when several do it at once."""
     created = []
     async with connection.transaction():
@@ -57,7 +58,7 @@ async def ensure_platform_tables(connection: Connection) -> list[str]:
     return created
 
 
-async def ensure_side_tables(connection: Connection) -> None:
+async def ensure_side_tables(connection: AsyncConnection[Any]) -> None:
     """Create our schema and its tables. Idempotent, and safe when several do it at once."""
     async with connection.transaction():
         await _lock(connection)
@@ -71,7 +72,7 @@ async def ensure_side_tables(connection: Connection) -> None:
         )
 
 
-async def check(connection: Connection) -> list[str]:
+async def check(connection: AsyncConnection[Any]) -> list[str]:
     """What keeps this application from working on this database, one sentence each with the way out; [] if nothing."""
     problems = await _server_problems(connection)
     missing = set(_COLUMNS) - await _present(connection, _COLUMNS)
@@ -95,7 +96,7 @@ async def check(connection: Connection) -> list[str]:
     return problems
 
 
-async def _server_problems(connection: Connection) -> list[str]:
+async def _server_problems(connection: AsyncConnection[Any]) -> list[str]:
     problems = []
     version, encoding, replica, read_only, temporary = await _one(
         connection,
@@ -116,7 +117,7 @@ async def _server_problems(connection: Connection) -> list[str]:
     return problems
 
 
-async def _table_problems(connection: Connection, table: str) -> list[str]:
+async def _table_problems(connection: AsyncConnection[Any], table: str) -> list[str]:
     problems = []
     found = await connection.execute(
         "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
@@ -147,7 +148,7 @@ async def _table_problems(connection: Connection, table: str) -> list[str]:
     return problems
 
 
-async def _side_table_problems(connection: Connection) -> list[str]:
+async def _side_table_problems(connection: AsyncConnection[Any]) -> list[str]:
     names = [f"tutormax_streams.{name}" for name in _SIDE_NAMES]
     missing = set(names) - await _present(connection, names)
     if missing:
@@ -162,7 +163,7 @@ async def _side_table_problems(connection: Connection) -> list[str]:
     return [f"This user may not read and write {', '.join(denied)}: GRANT ALL ON them TO the user."] if denied else []
 
 
-async def _layout_version(connection: Connection) -> int | None:
+async def _layout_version(connection: AsyncConnection[Any]) -> int | None:
     if not await _present(connection, ["tutormax_streams.layout"]):
         return None
     found = await connection.execute("SELECT version FROM tutormax_streams.layout")
@@ -170,7 +171,7 @@ async def _layout_version(connection: Connection) -> int | None:
     return None if row is None else int(row[0])
 
 
-async def _is_unique(connection: Connection, table: str, column: str) -> bool:
+async def _is_unique(connection: AsyncConnection[Any], table: str, column: str) -> bool:
     (unique,) = await _one(
         connection,
         """
@@ -186,19 +187,19 @@ async def _is_unique(connection: Connection, table: str, column: str) -> bool:
     return bool(unique)
 
 
-async def _present(connection: Connection, names: Any) -> set[str]:
+async def _present(connection: AsyncConnection[Any], names: Any) -> set[str]:
     found = await connection.execute(
         "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL", [list(names)]
     )
     return {name for (name,) in await found.fetchall()}
 
 
-async def _lock(connection: Connection) -> None:
+async def _lock(connection: AsyncConnection[Any]) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_KEY])
 
 
-async def _one(connection: Connection, query: LiteralString, *values: Any) -> tuple[Any, ...]:
+async def _one(connection: AsyncConnection[Any], query: LiteralString, *values: Any) -> tuple[Any, ...]:
     found = await connection.execute(query, list(values))
     row = await found.fetchone()
     assert row is not None
-    return row
+    return tuple(row)

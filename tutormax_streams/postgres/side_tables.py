@@ -1,4 +1,4 @@
-"""Our own tables, in the schema `tutormax_streams`: what waits for its parent, the fences, and the deployment's epoch.
+"""Our own tables, in the schema `tutormax_streams`: what waits for its parent, and the fences.
 
 They never refer to the platform's tables: a foreign key would hang triggers on those. Layouts are storage: a change
 raises `SIDE_TABLES_VERSION` and comes with statements that bring older ones along.
@@ -55,18 +55,6 @@ SIDE_TABLES: Final[tuple[LiteralString, ...]] = (
         position bigint NOT NULL,
         as_of timestamptz NOT NULL,
         facts_partition integer NOT NULL
-    )
-    """,
-    # What the state in Kafka belongs to, by app id; `loaded` holds how far a rebuild got, table -> last key.
-    """
-    CREATE TABLE IF NOT EXISTS tutormax_streams.deployments (
-        app_id text PRIMARY KEY,
-        epoch bigint NOT NULL,
-        partitions integer NOT NULL,
-        cluster_id text,
-        rebuilding boolean NOT NULL DEFAULT false,
-        loaded jsonb NOT NULL DEFAULT '{}',
-        updated_at timestamptz NOT NULL DEFAULT now()
     )
     """,
 )
