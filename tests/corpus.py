@@ -138,7 +138,7 @@ def _rating(
         rng.randrange(6),
         student_id=session["student_id"],
         is_first_session=first,
-        free_text_feedback=rng.choice(("", "Clear and kind, thanks – très bien 👍", None)),
+        free_text_feedback=rng.choice(("", "Clear and kind, thanks, très bien 👍", None)),
         created_at=spelled(now_us - rng.randrange(1, DAY_US)),
         **changes,
     )

@@ -69,8 +69,10 @@ def instant_us(text: str, naive_zone: tzinfo = UTC) -> int:
 
 def payload_of(raw: bytes) -> Payload:
     """The payload in a valid raw record: bare, or in the envelope of §1.2."""
-    document = json.loads(raw)
-    return document["data"] if {"id", "timestamp", "channel", "data", "checksum"} <= document.keys() else document
+    document: Payload = json.loads(raw)
+    is_envelope = {"id", "timestamp", "channel", "data", "checksum"} <= document.keys()
+    payload: Payload = document["data"] if is_envelope else document
+    return payload
 
 
 # --- Stored columns, §5.1 and §5.2 -----------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ def is_newer(topic: str, payload: Payload, than: Payload, naive_zone: tzinfo, ti
         return time > other_time
     if ROW_OF[topic](payload, naive_zone) == ROW_OF[topic](than, naive_zone):
         return False  # the same version again
-    return tie_break(topic, payload) > tie_break(topic, than)
+    return bool(tie_break(topic, payload) > tie_break(topic, than))
 
 
 # --- Metrics, §4 -----------------------------------------------------------------------------------------------------
@@ -226,12 +228,12 @@ def engagement_score(sessions: list[Row], logins: int, has_login_in_90_days: boo
     """§4.2 row 5 and C3."""
     if not sessions:
         return None
-    scores = [s["engagement_score"] for s in sessions if s["engagement_score"] is not None]
+    scores: list[float] = [s["engagement_score"] for s in sessions if s["engagement_score"] is not None]
     if mode == "normalized":
         scores = [score * 100 if score <= 1 else score for score in scores]
-    session = mean(scores) if scores else 50.0
-    login = min((logins / len(sessions)) * 100, 100)
-    ontime = (sum(s["late_start_minutes"] <= 10 for s in sessions) / len(sessions)) * 100
+    session = math.fsum(scores) / len(scores) if scores else 50.0
+    login: float = min((logins / len(sessions)) * 100, 100)
+    ontime: float = (sum(s["late_start_minutes"] <= 10 for s in sessions) / len(sessions)) * 100
     if mode == "normalized" and not has_login_in_90_days:
         return (0.4 * session + 0.2 * ontime) / 0.6
     return 0.4 * login + 0.4 * session + 0.2 * ontime

@@ -57,7 +57,7 @@ def enveloped(payload: Payload, rng: random.Random, checksum: str | None = None)
 
 
 # What a tutor event may say of a response; only the numbers count (contract §4.2).
-ODD_METADATA = (
+ODD_METADATA: tuple[Any, ...] = (
     None,
     {},
     {"response_time_minutes": 7},

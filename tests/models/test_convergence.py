@@ -1,0 +1,126 @@
+"""Law: state is a function of the set of accepted events, not of their order, number, timing or place.
+
+Random histories go through validate, enrich and aggregate as pure functions, over any partitioning and interleaving,
+through crashes and replays, and must come out as the brute-force oracle says, at every instant looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.events import Feedback, Session, Tutor, TutorEvent
+from models.fates import Accepted
+from models.metrics import EngagementMode
+from models.parsing import Parser
+from models.versions import digest
+from tests.histories import History, histories
+from tests.oracle import DAY_US, WINDOW_DAYS, Oracle, Payload
+from tests.pure_flow import KIND, PureFlow
+from tests.samples import NOW_US, bare, enveloped
+
+MODES: tuple[EngagementMode, ...] = ("normalized", "upstream")
+EXAMPLES = settings().max_examples  # of the profile in use
+PARSER = Parser()
+
+
+def digest_order(topic: str, payload: Payload) -> bytes:
+    """How `models.versions` orders versions of equal time; the oracle has no opinion of its own on that."""
+    outcome = PARSER.parse(KIND[topic], bare(payload), NOW_US)
+    assert isinstance(outcome, Accepted)
+    return digest(outcome.event)
+
+
+def oracle_of(history: History) -> Oracle:
+    return Oracle(history.by_topic(), NOW_US, tie_break=digest_order)
+
+
+def flow_of(history: History, partitions: int, trouble: float) -> PureFlow:
+    flow = PureFlow(random.Random(history.seed), partitions, NOW_US)
+    for topic, payload in history.arrivals:
+        flow.publish(topic, enveloped(payload, flow.rng) if flow.rng.random() < 0.1 else bare(payload))
+    flow.run(trouble=trouble)
+    assert not [rejected for validate in flow.validates for rejected in validate.rejected]
+    return flow
+
+
+def every_tutor(history: History) -> set[str]:
+    """Those that only a losing version names included: their windows must be empty."""
+    return {payload["tutor_id"] for _, payload in history.arrivals}
+
+
+def figures(window: Any, columns: Any) -> dict[str, Any]:
+    return {column: getattr(window, column) for column in columns}
+
+
+def assert_windows_are_those_of(referee: Oracle, flow: PureFlow, history: History) -> None:
+    for tutor_id in every_tutor(history):
+        live, rebuilt = flow.tutor(tutor_id)
+        for t_us in history.probes:
+            for mode in MODES:
+                windows = live.windows(t_us, mode)
+                for name, expected in referee.metrics(tutor_id, t_us, mode).items():
+                    assert figures(windows[name], expected) == expected, (tutor_id, t_us - NOW_US, mode, name)
+                assert rebuilt.windows(t_us, mode) == windows
+
+
+def assert_rows_are_those_of(referee: Oracle, flow: PureFlow) -> None:
+    assert flow.rows.of(Tutor) == referee.tutors
+    assert flow.rows.of(Session) == referee.sessions
+    assert flow.rows.of(Feedback) == referee.feedback
+    events = flow.rows.of(TutorEvent)
+    for row in events.values():
+        row["metadata"] = None if row["metadata"] is None else json.loads(row["metadata"])
+    assert events == referee.events
+
+
+def assert_standings_are_those_of(referee: Oracle, flow: PureFlow, history: History) -> None:
+    for tutor_id in every_tutor(history):
+        standing, profile = flow.tutor(tutor_id)[0].standing, referee.tutors.get(tutor_id)
+        assert (standing is None) == (profile is None)
+        if standing is not None and profile is not None:
+            assert (standing.name, standing.version_us) == (profile["name"], profile["updated_at"])
+
+
+@given(histories(), st.integers(1, 3))
+def test_the_flow_converges_to_the_oracle(history: History, partitions: int) -> None:
+    referee, flow = oracle_of(history), flow_of(history, partitions, trouble=0)
+    assert_windows_are_those_of(referee, flow, history)
+    assert_rows_are_those_of(referee, flow)
+    assert_standings_are_those_of(referee, flow, history)
+
+
+@given(histories(), st.integers(1, 3), st.booleans())
+def test_crashes_replays_and_zombies_change_nothing(history: History, partitions: int, everything_twice: bool) -> None:
+    referee, flow = oracle_of(history), flow_of(history, partitions, trouble=0.5)
+    if everything_twice:
+        for reader in [*flow.validates, *flow.enriches, *flow.aggregates]:
+            reader.committed = 0
+        flow.run(trouble=0.3)
+    assert_windows_are_those_of(referee, flow, history)
+    assert_rows_are_those_of(referee, flow)
+    assert_standings_are_those_of(referee, flow, history)
+
+
+@settings(max_examples=EXAMPLES // 10)
+@given(histories())
+def test_next_change_misses_no_change_and_invents_no_instant(history: History) -> None:
+    referee, flow = oracle_of(history), flow_of(history, 1, trouble=0)
+    # What stands at an instant enters the windows 1 µs later and leaves each of them 1 µs after its length.
+    placed = [row["scheduled_start"] for row in referee.sessions.values()]
+    placed += [row["event_timestamp"] for row in referee.events.values()]
+    turns = {at_us + days * DAY_US + 1 for at_us in placed for days in (0, *WINDOW_DAYS.values())}
+    for tutor_id in every_tutor(history):
+        facts, _ = flow.tutor(tutor_id)
+        for t_us in history.probes:
+            change_us = facts.next_change(t_us)
+            later = sorted(turn for turn in turns if turn > t_us)
+            assert change_us is None or change_us in later
+            now = referee.metrics(tutor_id, t_us)
+            for turn in later:
+                if change_us is None or turn < change_us:
+                    assert referee.metrics(tutor_id, turn) == now
