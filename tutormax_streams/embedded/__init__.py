@@ -11,7 +11,7 @@ from __future__ import annotations
 from tutormax_streams.embedded.kafka import ApacheKafka, EmbeddedKafka, TansuKafka
 from tutormax_streams.embedded.postgres import BinariesPostgres, EmbeddedPostgres, WheelPostgres
 from tutormax_streams.embedded.server import EmbeddedError
-from tutormax_streams.embedded.stack import Stack
+from tutormax_streams.embedded.stack import Stack, database_url
 
 __all__ = [
     "ApacheKafka",
@@ -22,4 +22,5 @@ __all__ = [
     "Stack",
     "TansuKafka",
     "WheelPostgres",
+    "database_url",
 ]

@@ -23,7 +23,7 @@ class Stack:
         self.kafka: EmbeddedKafka | None = None
         self.postgres: EmbeddedPostgres | None = None
         self._bootstrap_servers = environ.get("KAFKA_BOOTSTRAP_SERVERS")
-        self._conninfo = environ.get("TUTORMAX_DATABASE_URL") or _platform_conninfo(environ)
+        self._conninfo = database_url(environ)
         if self._bootstrap_servers is None:
             self.kafka = EmbeddedKafka.pick("apache" if prefer == "real" else "tansu")
         if self._conninfo is None:
@@ -47,7 +47,10 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """What a worker process needs in its environment to use these servers."""
-        return {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers, "TUTORMAX_DATABASE_URL": self.conninfo}
+        environment = {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers, "TUTORMAX_DATABASE_URL": self.conninfo}
+        if self.kafka is not None and not self.kafka.idempotent_producers:
+            environment["KAFKA_IDEMPOTENT_PRODUCER"] = "false"
+        return environment
 
     def start(self) -> None:
         """Start what is embedded, side by side; EmbeddedError, and nothing left running, if one does not come up."""
@@ -75,8 +78,11 @@ class Stack:
         self.close()
 
 
-def _platform_conninfo(environ: Mapping[str, str]) -> str | None:
-    """The libpq URL that the platform's variables name (contract §10), or None where POSTGRES_HOST is not set."""
+def database_url(environ: Mapping[str, str]) -> str | None:
+    """The database that an environment names: TUTORMAX_DATABASE_URL, else the platform's variables (contract §10) where
+    POSTGRES_HOST is set."""
+    if environ.get("TUTORMAX_DATABASE_URL"):
+        return environ["TUTORMAX_DATABASE_URL"]
     host = environ.get("POSTGRES_HOST")
     if not host:
         return None
