@@ -79,23 +79,28 @@ def _of_feedback(feedback: Feedback, session_start_us: int | None) -> Derived:
         "is_poor": feedback.overall_rating < 3,
         "has_text_feedback": bool(feedback.free_text_feedback.strip()),
     }
-    categories = [
-        rating
-        for rating in (
-            feedback.subject_knowledge_rating,
-            feedback.communication_rating,
-            feedback.patience_rating,
-            feedback.engagement_rating,
-            feedback.helpfulness_rating,
-        )
-        if rating is not None
-    ]
-    if categories:
-        count, total = len(categories), sum(categories)
-        squares = sum(rating * rating for rating in categories)
-        fields["avg_category_rating"] = round(total / count, 2)
-        # Population variance in integers up to the one division, so that no rounding error precedes the rounding.
-        fields["category_variance"] = round((count * squares - total * total) / (count * count), 2)
+    mean, variance = _category_figures(
+        feedback.subject_knowledge_rating,
+        feedback.communication_rating,
+        feedback.patience_rating,
+        feedback.engagement_rating,
+        feedback.helpfulness_rating,
+    )
+    if mean is not None and variance is not None:
+        fields["avg_category_rating"] = mean
+        fields["category_variance"] = variance
     if session_start_us is not None:
         fields["feedback_delay_hours"] = round((feedback.submitted_us - session_start_us) / _HOUR_US, 2)
     return fields
+
+
+@lru_cache(maxsize=8192)  # five ratings of 1 to 5 or none: 7,776 cases
+def _category_figures(*ratings: int | None) -> tuple[float, float] | tuple[None, None]:
+    """Mean and population variance of the ratings that are there."""
+    known = [rating for rating in ratings if rating is not None]
+    if not known:
+        return None, None
+    count, total = len(known), sum(known)
+    # In integers up to the one division, so that no rounding error precedes the rounding.
+    squares = sum(rating * rating for rating in known)
+    return round(total / count, 2), round((count * squares - total * total) / (count * count), 2)

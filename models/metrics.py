@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -305,12 +305,11 @@ def decode(value: bytes) -> MetricsUpdated:
 
 
 def utc_text(instant_us: int) -> str:
-    """An instant as ISO-8601 text in UTC, always with microseconds: ``2026-01-31T12:00:00.000000Z``."""
-    return (_EPOCH + timedelta(microseconds=instant_us)).isoformat(timespec="microseconds") + "Z"
+    """An instant as ISO 8601 text in UTC, always with microseconds: ``2026-01-31T12:00:00.000000Z``."""
+    return (_EPOCH + timedelta(microseconds=instant_us)).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-# Naive on purpose: only arithmetic in UTC is done with it, and "Z" is appended by hand.
-_EPOCH: Final = datetime(1970, 1, 1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _percentage(count: int, of: int) -> float | None:

@@ -323,7 +323,7 @@ def _stable_numbers(value: Any) -> Any:
     if isinstance(value, float):
         if value == 0:
             return 0.0
-        return int(value) if 1e16 <= abs(value) and _INT_MIN <= value < _INT_END else value
+        return int(value) if abs(value) >= 1e16 and _INT_MIN <= value < _INT_END else value
     if isinstance(value, int) and not _INT_MIN <= value < _INT_END:
         return float(value) if abs(value) < _FLOAT_END else value
     return value
