@@ -5,7 +5,8 @@ A record of another version than ours raises `UnknownVersion`: two versions side
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -13,7 +14,9 @@ from models.events import Enriched, Validated
 from models.facts import Barrier, EventFact, SessionFact, StandingFact
 
 VERSION = b"\x01"
+PACK_BYTES = 256 * 1024  # well below the brokers' limit of 1 MiB
 
+_Entry = TypeVar("_Entry")
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -88,3 +91,14 @@ def pack_facts(facts: Sequence[Facts]) -> bytes:
 
 def unpack_facts(packed: bytes) -> list[Facts]:
     return _facts.decode(_body(packed))
+
+
+def packs(entries: Sequence[_Entry], pack: Callable[[Sequence[_Entry]], bytes]) -> list[bytes]:
+    """Packed records of at most `PACK_BYTES`, or of one entry; none for no entries."""
+    if not entries:
+        return []
+    packed = pack(entries)
+    if len(packed) <= PACK_BYTES or len(entries) == 1:
+        return [packed]
+    half = len(entries) // 2
+    return packs(entries[:half], pack) + packs(entries[half:], pack)

@@ -5,6 +5,8 @@ used in this package only and listed in `pins`.
 """
 
 from tutormax_streams.batches.consumer import BatchTransport, attach_batches
+from tutormax_streams.batches.driving import crash_soon, drive
+from tutormax_streams.batches.gathering import Gathering
 from tutormax_streams.batches.partitioning import Partitioner
 from tutormax_streams.batches.producer import Sender
 from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
@@ -12,6 +14,7 @@ from tutormax_streams.batches.table import MergedTable
 
 __all__ = [
     "BatchTransport",
+    "Gathering",
     "MergedTable",
     "Partitioner",
     "RawBatch",
@@ -19,4 +22,6 @@ __all__ = [
     "Revoked",
     "Sender",
     "attach_batches",
+    "crash_soon",
+    "drive",
 ]

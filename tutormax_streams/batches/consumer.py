@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import faust
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, ConsumerMessage
@@ -78,7 +79,8 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
-        mine = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
+        assigned = self.assignment()
+        mine = {TopicPartition(*tp): offset for tp, offset in offsets.items() if tp in assigned}
         if not mine:
             return False
         try:
@@ -100,6 +102,8 @@ class BatchConsumer(Consumer):
     batch_bytes = 1 << 20
     max_in_flight = 4
     batch_topics: frozenset[str] = frozenset()
+    packed_topics: frozenset[str] = frozenset()
+    packed_bytes = 1 << 18  # a record of a packed topic carries many events
     on_gap: Callable[[TP, int, int], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -188,12 +192,13 @@ class BatchConsumer(Consumer):
             if self.on_gap is not None:
                 self.on_gap(tp, *hole)
         delivery.hole = None
+        most_bytes = self.packed_bytes if tp.topic in self.packed_topics else self.batch_bytes
         runs: list[list[Record]] = []
         run: list[Record] = []
         size = 0
         for record in records:
             weight = len(record.value) if record.value is not None else 0
-            if run and (len(run) >= self.batch_records or size + weight > self.batch_bytes):
+            if run and (len(run) >= self.batch_records or size + weight > most_bytes):
                 runs.append(run)
                 run, size = [], 0
             run.append(record)
@@ -255,7 +260,7 @@ class BatchConsumer(Consumer):
                 if busy or not self.flow_active or tp in self._paused_partitions:
                     delivery.idle_since = now
                 elif now - delivery.idle_since > STUCK_SECONDS:
-                    logger.warning("%s-%s: nothing delivered for %.0f s, seeking %s", *tp, STUCK_SECONDS, delivery.expected)
+                    logger.warning("%s-%s: nothing came for %.0f s, seeking %s", *tp, STUCK_SECONDS, delivery.expected)
                     delivery.idle_since = now
                     self._thread.seek(tp, delivery.expected)
 
@@ -301,9 +306,17 @@ class BatchTransport(Transport):
     Producer = ConfirmingProducer
 
 
-def attach_batches(app: faust.App, topics: Iterable[str], *, idempotent: bool = True, **limits: Any) -> None:
-    """Make `app` deliver `topics` in batches. `limits` override class attributes of `BatchConsumer`."""
-    consumer = type("AppBatchConsumer", (BatchConsumer,), {"batch_topics": frozenset(topics), **limits})
+def attach_batches(
+    app: faust.App,
+    topics: Iterable[str],
+    *,
+    packed_topics: Iterable[str] = (),
+    idempotent: bool = True,
+    **overrides: Any,
+) -> None:
+    """Make `app` deliver `topics` in batches. `overrides` replace class attributes of `BatchConsumer`."""
+    attributes = {"batch_topics": frozenset(topics), "packed_topics": frozenset(packed_topics), **overrides}
+    consumer = type("AppBatchConsumer", (BatchConsumer,), attributes)
     producer = type("AppProducer", (ConfirmingProducer,), {"idempotent": idempotent})
     transport = type("AppTransport", (BatchTransport,), {"Consumer": consumer, "Producer": producer})
     app.transport = transport(app.conf.broker_consumer, app)

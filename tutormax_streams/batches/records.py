@@ -82,6 +82,11 @@ class RecordBatch:
         finally:
             self._tasks.discard(task)
 
+    def watch(self, task: asyncio.Future[Any]) -> None:
+        """Cancel `task` when the partition is revoked."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def done_when(self, confirmations: Iterable[Awaitable[Any]], on_failure: Any) -> None:
         """Call `done()` once every confirmation has arrived; hand the first failure to `on_failure` instead."""
         pending = list(confirmations)

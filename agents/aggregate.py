@@ -1,0 +1,256 @@
+"""Aggregate: the windows by tutor. Merges components as they come and publishes each tutor's three windows.
+
+1. A tutor with news is published at once, and then at most once a second.
+2. A tutor without news is published again at its next instant of change (a session leaves the trailing edge or
+   ripens at the leading one), and at least every `REFRESH_SECONDS`, spread evenly.
+3. After an assignment nothing is published before the position has reached the log end noted then; after that every
+   owned tutor is, those with news first. So nothing depends on a mark that a crash could wipe out.
+4. A record's fence is (epoch, position in `facts`, as-of). The as-of of a partition never goes back.
+5. While a rebuild has not passed every home (`Barriers`), nothing is published: no figure from part of the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+import msgspec
+
+from agents.ports import Clock, Sender, Telemetry
+from models import metrics, wire
+from models.facts import Barrier
+from models.metrics import EngagementMode, MetricsUpdated
+from tables.tutor_windows import TutorWindows
+from tutormax_streams.batches import RecordBatch, Revoked, crash_soon, drive
+
+logger = logging.getLogger(__name__)
+
+SECOND_US = 1_000_000
+PUBLISH_INTERVAL_US = SECOND_US
+REFRESH_SECONDS = 14 * 60  # the promise is 15 minutes
+PACED_TUTORS_PER_SECOND = 400
+TICK_SECONDS = 0.05
+TICK_BUDGET_US = 40_000  # how long one tick may compute before the stream gets its turn
+SWEEP_EVERY_TICKS = 20
+
+
+class Tutor(msgspec.Struct, gc=False):
+    """What is known of a tutor besides facts, in memory only."""
+
+    published_us: int = 0
+    due_us: int = 0
+    news: int = 0  # events since the last publication
+    oldest_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Shard:
+    """One partition of `facts` during one assignment."""
+
+    partition: int
+    writer: bytes  # the assignment it belongs to
+    catch_up_to: int
+    as_of_us: int
+    position: int = 0
+    gate_open: bool = False
+    enumerated: bool = False
+    tutors: dict[str, Tutor] = field(default_factory=dict)
+    news: dict[str, None] = field(default_factory=dict)  # tutors with news, in order of arrival
+    due: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def caught_up(self) -> bool:
+        return self.position >= self.catch_up_to
+
+    @property
+    def publishing(self) -> bool:
+        return self.enumerated and self.gate_open and self.caught_up
+
+    def schedule(self, tutor_id: str, at_us: int) -> None:
+        self.tutors[tutor_id].due_us = at_us
+        heapq.heappush(self.due, (at_us, tutor_id))
+
+
+@dataclass(slots=True)
+class Assignment:
+    """What is noted of a partition of `facts` when it comes to this worker."""
+
+    log_end: int
+    committed: int
+    last_as_of_us: int
+
+
+@dataclass(slots=True)
+class Aggregate:
+    """The step for topic `facts`, and the publisher beside it."""
+
+    metrics_topic: str
+    windows: TutorWindows
+    send: Sender
+    clock: Clock
+    telemetry: Telemetry
+    epoch: int
+    needs_barriers: int  # how many partitions of `validated` must have passed; 0 if the epoch began empty
+    mode: EngagementMode
+    note_assignment: Callable[[int], Awaitable[Assignment]]
+    on_failure: Callable[[BaseException], None] | None = None
+    shards: dict[int, Shard] = field(default_factory=dict)
+    _beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _ticks: int = 0
+
+    async def __call__(self, batch: RecordBatch) -> list[asyncio.Future[Any]]:
+        shard = await self._shard(batch.partition)
+        incoming: list[Any] = []
+        for record in batch.records:
+            assert record.value is not None
+            incoming += wire.unpack_facts(record.value)
+        standing, confirmations = await self.windows.absorb(batch.partition, incoming)
+        for fact in incoming:
+            if isinstance(fact, Barrier):
+                shard.gate_open = shard.gate_open or self._all_passed(batch.partition)
+                continue
+            tutor = shard.tutors.get(fact.tutor_id)
+            if tutor is None:
+                tutor = shard.tutors[fact.tutor_id] = Tutor()
+            tutor.news += 1
+            if fact.time_ms and (tutor.oldest_ms is None or fact.time_ms < tutor.oldest_ms):
+                tutor.oldest_ms = fact.time_ms
+            shard.news[fact.tutor_id] = None
+        shard.position = batch.last + 1
+        return confirmations
+
+    # -- shards -------------------------------------------------------------------------------------------------
+
+    async def _shard(self, partition: int) -> Shard:
+        """The shard of this assignment, begun anew when the partition came (back) to this worker."""
+        shard = self.shards.get(partition)
+        if shard is not None and shard.writer == self._writer(partition):
+            return shard
+        async with self._beginning:  # the agent and the publisher may both be first
+            shard = self.shards.get(partition)
+            writer = self._writer(partition)
+            if shard is None or shard.writer != writer:
+                self.windows.forget(partition)
+                noted = await self.note_assignment(partition)
+                as_of_us = max(noted.last_as_of_us, shard.as_of_us if shard is not None else 0)
+                shard = Shard(partition, writer, noted.log_end, as_of_us, noted.committed)
+                shard.gate_open = not self.needs_barriers or self._all_passed(partition)
+                self.shards[partition] = shard
+        return shard
+
+    def _writer(self, partition: int) -> bytes:
+        writer = self.windows.table.data.writers.get(partition)
+        if writer is None:
+            raise Revoked(f"facts-{partition} is not held by this worker")
+        found: bytes = writer
+        return found
+
+    def _all_passed(self, partition: int) -> bool:
+        barriers = self.windows.barriers(partition)
+        return (
+            barriers is not None and barriers.epoch >= self.epoch and len(barriers.partitions) >= self.needs_barriers
+        )
+
+    def _enumerate(self, shard: Shard, now_us: int) -> None:
+        """Every tutor of the partition is due once, paced."""
+        for number, tutor_id in enumerate(self.windows.tutors(shard.partition)):
+            shard.tutors.setdefault(tutor_id, Tutor())
+            shard.schedule(tutor_id, now_us + number * SECOND_US // PACED_TUTORS_PER_SECOND)
+        shard.enumerated = True
+
+    @property
+    def complete(self) -> bool:
+        """True when every owned partition answers from all of its history."""
+        owned = self.windows.table.owned_partitions()
+        return all((shard := self.shards.get(p)) is not None and shard.publishing for p in owned)
+
+    # -- publishing ---------------------------------------------------------------------------------------------
+
+    async def tick(self) -> None:
+        """Publish who is due, for a bounded time."""
+        self._ticks += 1
+        for partition in self.windows.table.owned_partitions():
+            try:
+                shard = await self._shard(partition)
+                if not shard.enumerated and shard.gate_open and shard.caught_up:
+                    self._enumerate(shard, self.clock())
+                if shard.publishing:
+                    await self._publish_due(shard)
+                if self._ticks % SWEEP_EVERY_TICKS == 0:
+                    for confirmation in await self.windows.sweep(partition, self.clock()):
+                        await confirmation
+            except Revoked:
+                self.shards.pop(partition, None)
+
+    async def _publish_due(self, shard: Shard) -> None:
+        now_us = self.clock()
+        until_us = now_us + TICK_BUDGET_US
+        soon: list[str] = []
+        while shard.news and now_us < until_us:
+            tutor_id = next(iter(shard.news))
+            del shard.news[tutor_id]
+            if now_us - shard.tutors[tutor_id].published_us >= PUBLISH_INTERVAL_US:
+                await self._publish(shard, tutor_id)
+            else:
+                soon.append(tutor_id)
+            now_us = self.clock()
+        shard.news.update(dict.fromkeys(soon))
+        while shard.due and shard.due[0][0] <= now_us < until_us:
+            at_us, tutor_id = heapq.heappop(shard.due)
+            if shard.tutors[tutor_id].due_us == at_us:
+                await self._publish(shard, tutor_id)
+            now_us = self.clock()
+
+    async def _publish(self, shard: Shard, tutor_id: str) -> None:
+        update = self.current(shard.partition, tutor_id)
+        tutor = shard.tutors[tutor_id]
+        tutor.published_us, tutor.news, tutor.oldest_ms = update.as_of_us, 0, None
+        change = self.windows.tutor(shard.partition, tutor_id).next_change(update.as_of_us)
+        refresh = update.as_of_us + REFRESH_SECONDS * SECOND_US
+        shard.schedule(tutor_id, refresh if change is None else min(change, refresh))
+        future = await self.send.send(
+            self.metrics_topic, metrics.encode(update), key=tutor_id.encode(), partition=shard.partition
+        )
+        future.add_done_callback(self._sent)
+        self.telemetry.count("published")
+
+    def _sent(self, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled() and (failure := future.exception()) is not None and self.on_failure is not None:
+            self.on_failure(failure)
+
+    def current(self, partition: int, tutor_id: str) -> MetricsUpdated:
+        """A tutor's windows as of now. Raises `Revoked` where the partition is not held, `KeyError` before its time."""
+        shard = self.shards[partition]
+        shard.as_of_us = as_of_us = max(self.clock(), shard.as_of_us)
+        tutor_facts = self.windows.tutor(partition, tutor_id)
+        tutor = shard.tutors.get(tutor_id)
+        standing = tutor_facts.standing
+        return metrics.metrics_updated(
+            tutor_id,
+            tutor_facts.windows(as_of_us, self.mode),
+            as_of_us=as_of_us,
+            epoch=self.epoch,
+            position=shard.position,
+            tutor_name=standing.name if standing else None,
+            tutor_status=standing.status if standing else None,
+            oldest_event_time_ms=tutor.oldest_ms if tutor else None,
+            events=tutor.news if tutor else 0,
+        )
+
+
+def attach(app: faust.App, facts_topic: str, step: Aggregate) -> None:
+    """The agent and its publisher. Failures stop the worker."""
+    step.on_failure = lambda failure: crash_soon(app, failure)
+    drive(app, facts_topic, step, "aggregate")
+
+    @app.task
+    async def publish() -> None:
+        while not app.should_stop:
+            if app.tables.actives_ready and not app.rebalancing:
+                await step.tick()
+            await asyncio.sleep(TICK_SECONDS)

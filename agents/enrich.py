@@ -1,0 +1,161 @@
+"""Enrich: the join by home. Decides which version of an entity counts, and tells everyone whom it concerns.
+
+Winning events go to `enriched` with what follows from them; the components of a session, a tutor event or a tutor's
+standing go to `facts`, to each tutor ever named, on every event. It must not look at the clock for deciding versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+import msgspec
+
+from agents.ports import Clock, DeadLetters, Sender, Telemetry
+from models import homes, wire
+from models.enrichment import derived
+from models.events import Enriched, Feedback, Session, Validated
+from models.facts import Barrier, Fact
+from models.homes import Home, SessionHome
+from tutormax_streams.batches import MergedTable, Partitioner, RecordBatch, drive
+
+logger = logging.getLogger(__name__)
+
+HOUR_US = 3_600_000_000
+
+
+@dataclass(slots=True)
+class Enrich:
+    """The step for topic `validated`."""
+
+    enriched_topic: str
+    facts_topic: str
+    entities: MergedTable[Home]
+    tutor_partition: Partitioner
+    send: Sender
+    dead_letters: DeadLetters
+    clock: Clock
+    telemetry: Telemetry
+    _under_way: dict[int, set[asyncio.Future[Any]]] = field(default_factory=lambda: defaultdict(set))
+
+    async def __call__(self, batch: RecordBatch) -> list[asyncio.Future[Any]]:
+        confirmations: list[asyncio.Future[Any]] = []
+        events: list[Validated] = []
+        for record in batch.records:
+            assert record.value is not None
+            entry = wire.unpack_validated(record.value)
+            if isinstance(entry, wire.HistoryEnd):
+                confirmations += await self._join(batch.partition, events)
+                events = []
+                confirmations += await self._announce_end(batch, entry.epoch)
+            else:
+                events += entry.events
+        confirmations += await self._join(batch.partition, events)
+        under_way = self._under_way[batch.partition]
+        for confirmation in confirmations:
+            under_way.add(confirmation)
+            confirmation.add_done_callback(under_way.discard)
+        return confirmations
+
+    async def _join(self, partition: int, events: list[Validated]) -> list[asyncio.Future[Any]]:
+        """Remember the events at their homes and send what follows from them."""
+        if not events:
+            return []
+        now_us = self.clock()
+        incoming: dict[bytes, Home] = {}
+        touched: dict[bytes, Validated] = {}  # one event of each home, the oldest in the log
+        moved: set[bytes] = set()  # homes that saw a session in this batch
+        old: list[Validated] = []
+        for validated in events:
+            if homes.too_old(validated.event, now_us):
+                old.append(validated)
+                continue
+            key, home = homes.home_key(validated.event), homes.home_of(validated)
+            known = incoming.get(key)
+            incoming[key] = home if known is None else homes.merge(known, home)
+            touched.setdefault(key, validated)
+            if isinstance(validated.event, Session):
+                moved.add(key)
+        standing, confirmations = await self.entities.merge(partition, incoming)
+        enriched, refusals = await self._enrich(events, standing, now_us)
+        delays = list(self._late_delays(standing, moved, touched))
+        by_tutor: dict[int, list[Fact]] = defaultdict(list)
+        for key, home in standing.items():
+            first = touched[key]
+            for fact in homes.facts(first.event, home, first.origin.time_ms):
+                by_tutor[self.tutor_partition(fact.tutor_id)].append(fact)
+        send = self.send.send
+        for pack in wire.packs(enriched, wire.pack_enriched):
+            confirmations.append(await send(self.enriched_topic, pack, partition=partition))
+        for pack in wire.packs(delays, lambda part: wire.pack_enriched((), part)):
+            confirmations.append(await send(self.enriched_topic, pack, partition=partition))
+        for tutors, facts in by_tutor.items():
+            for pack in wire.packs(facts, wire.pack_facts):
+                confirmations.append(await send(self.facts_topic, pack, partition=tutors))
+        if old:
+            self.telemetry.count("too_old", len(old))
+        return confirmations + refusals
+
+    async def _enrich(
+        self, events: list[Validated], standing: dict[bytes, Home], now_us: int
+    ) -> tuple[list[Enriched], list[asyncio.Future[Any]]]:
+        """The winners among `events`, each once, with their derived fields; one that raises is refused."""
+        winners: dict[tuple[bytes, str], Enriched] = {}
+        refusals: list[asyncio.Future[Any]] = []
+        for validated in events:
+            event = validated.event
+            key = homes.home_key(event)
+            home = standing.get(key)
+            if home is not None and not homes.is_winner(validated, home):
+                self.telemetry.count("superseded")
+                continue
+            start_us = None
+            if isinstance(event, Feedback) and isinstance(home, SessionHome) and home.session is not None:
+                start_us = home.session.start_us
+            try:
+                fields = derived(event, now_us, start_us)
+            except Exception as exc:
+                logger.exception("an event of %s could not be enriched", validated.origin.topic)
+                stand_in = msgspec.json.encode(event)
+                detail = f"enrichment raised {type(exc).__name__}; please report it"
+                refusals.append(
+                    await self.dead_letters.refuse_event(validated.origin, stand_in, "enrichment", detail)
+                )
+                continue
+            # A home that is too old to remember has no winner: PostgreSQL's own guard decides there.
+            slot = (key, type(event).__name__ if home is not None else f"{id(validated)}")
+            winners[slot] = Enriched(event, validated.digest, validated.origin, fields, validated.warnings)
+        return list(winners.values()), refusals
+
+    def _late_delays(
+        self, standing: dict[bytes, Home], moved: set[bytes], touched: dict[bytes, Validated]
+    ) -> Iterable[wire.LateDelay]:
+        """Delays of feedback that was here before its session was, or before it moved."""
+        for key in moved:
+            home = standing[key]
+            if isinstance(home, SessionHome) and home.session is not None and home.feedback is not None:
+                hours = round((home.feedback.version_us - home.session.start_us) / HOUR_US, 2)
+                yield wire.LateDelay(touched[key].event.home_id, home.feedback.version_us, hours)
+
+    async def _announce_end(self, batch: RecordBatch, epoch: int) -> list[asyncio.Future[Any]]:
+        """Everything of the database's history is behind us: say so to every partition of `facts`, after it landed."""
+        if under_way := list(self._under_way[batch.partition]):
+            await batch.while_owned(_all(under_way))
+        pack = wire.pack_facts([Barrier(epoch, batch.partition)])
+        return [
+            await self.send.send(self.facts_topic, pack, partition=partition)
+            for partition in range(self.tutor_partition.partitions)
+        ]
+
+
+async def _all(futures: list[asyncio.Future[Any]]) -> None:
+    await asyncio.gather(*futures)
+
+
+def attach(app: faust.App, validated_topic: str, step: Enrich) -> None:
+    drive(app, validated_topic, step, "enrich")

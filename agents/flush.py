@@ -1,0 +1,90 @@
+"""Flush: a tutor's newest windows become three rows of tutor_performance_metrics.
+
+Of several records of a tutor only the one with the greatest fence is written; the database refuses an older one in
+the same transaction. It must never move an offset before the rows are committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import faust
+
+from agents.holding import Holder
+from agents.ports import Clock, MetricRows, MetricsFlushed, Telemetry
+from models import metrics
+from models.metrics import MetricsUpdated
+from tutormax_streams.batches import Gathering, RecordBatch, drive
+
+logger = logging.getLogger(__name__)
+
+MOST_RECORDS = 4_000  # per transaction, before coalescing by tutor
+RETRY_PARKED_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Flush:
+    """The step for topic `metrics`, and the writer beside it."""
+
+    rows: MetricRows
+    clock: Clock
+    telemetry: Telemetry
+    hold: Holder
+    interval_seconds: float
+    gathering: Gathering[tuple[int, MetricsUpdated]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gathering = Gathering(self._write, MOST_RECORDS)
+
+    async def __call__(self, batch: RecordBatch) -> None:
+        updates = [
+            (batch.partition, metrics.decode(record.value)) for record in batch.records if record.value is not None
+        ]
+        self.gathering.add(batch, updates)
+
+    async def _write(self, updates: list[tuple[int, MetricsUpdated]]) -> None:
+        newest: dict[str, tuple[int, MetricsUpdated]] = {}
+        for partition, update in updates:
+            known = newest.get(update.tutor_id)
+            if known is None or update.fence > known[1].fence:
+                newest[update.tutor_id] = (partition, update)
+        started = self.clock()
+        outcome = await self.hold.until_available(lambda: self.rows.write(list(newest.values())))
+        committed = self.clock()
+        self.telemetry.observe("sink_seconds", (committed - started) / 1e6, sink="flush")
+        self._settle(outcome)
+        for _, update in updates:
+            if update.oldest_event_time_ms is not None:
+                self.telemetry.observe("freshness", committed / 1e6 - update.oldest_event_time_ms / 1e3)
+
+    def _settle(self, outcome: MetricsFlushed) -> None:
+        self.telemetry.count("flushed_tutors", len(outcome.written))
+        self.telemetry.count("fenced", outcome.fenced)
+        self.telemetry.count("parked", outcome.parked, what="metrics")
+        if outcome.fenced:
+            logger.warning("%s records of metrics refused: a newer one is stored", outcome.fenced)
+
+    async def retry_parked(self) -> None:
+        """Rows of tutors who were unknown are tried again."""
+        self._settle(await self.hold.until_available(lambda: self.rows.retry_parked(MOST_RECORDS)))
+
+
+def attach(app: faust.App, metrics_topic: str, step: Flush) -> None:
+    """The agent, its writer (at most one flush per interval) and the retrier."""
+    drive(app, metrics_topic, step, "flush")
+
+    @app.task
+    async def flush_rows() -> None:
+        while not app.should_stop:
+            await step.gathering.arrived()
+            started = step.clock()
+            await step.gathering.run_once()
+            if step.gathering.waiting_entries < MOST_RECORDS:
+                elapsed = (step.clock() - started) / 1e6
+                await asyncio.sleep(max(0.0, step.interval_seconds - elapsed))
+
+    @app.timer(RETRY_PARKED_SECONDS)
+    async def retry_parked_metrics() -> None:
+        await step.retry_parked()

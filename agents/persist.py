@@ -1,0 +1,110 @@
+"""Persist: winning events become rows of the platform's tables; what was written is announced on `persisted`.
+
+It decides nothing about versions: enrich did, and the database's own guard refuses a late writer. It must never hold
+up intake: while PostgreSQL is away it waits, and its offsets with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+import msgspec
+
+from agents.holding import Holder
+from agents.ports import Clock, DeadLetters, Records, RecordsWritten, Sender, Telemetry
+from models import wire
+from models.events import KIND_OF, Enriched
+from models.metrics import utc_text
+from tutormax_streams.batches import Gathering, Partitioner, RecordBatch, drive
+
+MOST_EVENTS = 2_000  # per transaction
+RETRY_PARKED_SECONDS = 5.0
+
+
+class Announcement(msgspec.Struct, tag_field="type", tag="record.persisted", frozen=True, gc=False):
+    """Public record of topic `persisted`: a row was committed."""
+
+    kind: str
+    id: str
+    tutor_id: str
+    version_time: str  # updated_at, submitted_at or event_timestamp of the version that was written
+    version: int = 1
+
+
+@dataclass(slots=True)
+class Persist:
+    """The step for topic `enriched`, and the writer beside it."""
+
+    persisted_topic: str
+    tutor_partition: Partitioner
+    records: Records
+    send: Sender
+    dead_letters: DeadLetters
+    clock: Clock
+    telemetry: Telemetry
+    hold: Holder
+    gathering: Gathering[Enriched] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gathering = Gathering(self._write, MOST_EVENTS)
+
+    async def __call__(self, batch: RecordBatch) -> None:
+        events: list[Enriched] = []
+        for record in batch.records:
+            assert record.value is not None
+            events += wire.unpack_enriched(record.value).events
+        self.gathering.add(batch, events)
+
+    async def _write(self, events: list[Enriched]) -> None:
+        started = self.clock()
+        outcome: RecordsWritten = await self.hold.until_available(lambda: self.records.write(events))
+        committed = self.clock()
+        self.telemetry.observe("sink_seconds", (committed - started) / 1e6, sink="persist")
+        await self._settle(outcome)
+        for event in events:
+            if event.origin.topic != "database":
+                self.telemetry.observe("persist_freshness", committed / 1e6 - event.origin.time_ms / 1e3)
+
+    async def _settle(self, outcome: RecordsWritten) -> None:
+        """Announce what was written and refuse what cannot be; both confirmed before the offsets move."""
+        confirmations: list[asyncio.Future[Any]] = []
+        announcements: dict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
+        for row in outcome.written:
+            self.telemetry.count("rows", kind=row.kind)
+            announcement = Announcement(row.kind, row.id, row.tutor_id, utc_text(row.version_us))
+            announcements[self.tutor_partition(row.tutor_id)].append(
+                (row.tutor_id.encode(), msgspec.json.encode(announcement))
+            )
+        for partition, items in announcements.items():
+            confirmations += [future for future, _ in await self.send.send_run(self.persisted_topic, partition, items)]
+        for event, reason, detail in outcome.refused:
+            self.telemetry.count("dead_letters", topic=event.origin.topic, reason=reason)
+            stand_in = msgspec.json.encode({"kind": KIND_OF[type(event.event)], "event": event.event})
+            confirmations.append(await self.dead_letters.refuse_event(event.origin, stand_in, reason, detail))
+        self.telemetry.count("parked", outcome.parked, what="record")
+        self.telemetry.count("unparked", outcome.unparked, what="record")
+        if confirmations:
+            await asyncio.gather(*confirmations)
+
+    async def retry_parked(self) -> None:
+        """Rows that missed a parent are tried again, whatever comes or does not come."""
+        await self._settle(await self.hold.until_available(lambda: self.records.retry_parked(MOST_EVENTS)))
+
+
+def attach(app: faust.App, enriched_topic: str, step: Persist) -> None:
+    """The agent, its writer and the retrier. Failures other than PostgreSQL's absence stop the worker."""
+    drive(app, enriched_topic, step, "persist")
+
+    @app.task
+    async def write_records() -> None:
+        while not app.should_stop:
+            await step.gathering.arrived()
+            await step.gathering.run_once()
+
+    @app.timer(RETRY_PARKED_SECONDS)
+    async def retry_parked_records() -> None:
+        await step.retry_parked()

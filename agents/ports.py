@@ -1,0 +1,109 @@
+"""What the agents ask of the world, as small protocols; `tutormax_streams.app` hands in the real ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from models.events import Enriched, Origin
+from models.metrics import MetricsUpdated
+
+
+class Clock(Protocol):
+    """Microseconds since 1970-01-01T00:00:00Z."""
+
+    def __call__(self) -> int: ...
+
+
+class Sender(Protocol):
+    """Sends one record; the future resolves when the broker has confirmed it."""
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> asyncio.Future[Any]: ...
+
+    async def send_run(
+        self, topic: str, partition: int, items: Iterable[tuple[bytes, bytes | None]]
+    ) -> list[tuple[asyncio.Future[Any], int]]:
+        """Many small records of one partition as few producer batches: [(future, records in it)]."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Where refused events go, each with its reason."""
+
+    async def refuse_record(self, record: Any, topic: str, reason: str, detail: str) -> asyncio.Future[Any]:
+        """A raw record of short topic name `topic`, bytes intact."""
+
+    async def refuse_event(self, origin: Origin, stand_in: bytes, reason: str, detail: str) -> asyncio.Future[Any]:
+        """An event further down the flow: its original bytes are fetched again, or `stand_in` is kept instead."""
+
+
+class Telemetry(Protocol):
+    """Counting; see `tutormax_streams.telemetry` for what each name means."""
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
+
+    def observe(self, name: str, value: float, **labels: str) -> None: ...
+
+    def set(self, name: str, value: float, **labels: str) -> None: ...
+
+
+class SinkUnavailable(Exception):
+    """PostgreSQL cannot take writes now: hold the work and try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Persisted:
+    """A row that was written."""
+
+    kind: str
+    id: str
+    tutor_id: str
+    version_us: int
+
+
+class RecordsWritten(Protocol):
+    """What became of a batch of entities."""
+
+    @property
+    def written(self) -> Sequence[Any]: ...
+    @property
+    def refused(self) -> Sequence[tuple[Enriched, str, str]]: ...
+    @property
+    def parked(self) -> int: ...
+    @property
+    def unparked(self) -> int: ...
+
+
+class Records(Protocol):
+    """The platform's tables of tutors, sessions, feedback and tutor events. Raises `SinkUnavailable`."""
+
+    async def write(self, batch: Sequence[Enriched]) -> RecordsWritten: ...
+    async def retry_parked(self, limit: int) -> RecordsWritten: ...
+
+
+class MetricsFlushed(Protocol):
+    """What became of a flush."""
+
+    @property
+    def written(self) -> Sequence[str]: ...
+    @property
+    def fenced(self) -> int: ...
+    @property
+    def parked(self) -> int: ...
+
+
+class MetricRows(Protocol):
+    """The platform's table of metrics. Raises `SinkUnavailable`."""
+
+    async def write(self, updates: Sequence[tuple[int, MetricsUpdated]]) -> MetricsFlushed: ...
+    async def retry_parked(self, limit: int) -> MetricsFlushed: ...

@@ -1,0 +1,126 @@
+"""The windowed table: tutor -> facts -> rolling 7/30/90-day aggregates, always as of now.
+
+1. One key per fact (tutor, kind, entity), so that an event costs one small changelog record whatever the windows'
+   length. Faust's own hopping tables write one record per window that an event falls into.
+2. The windows themselves are never stored: they are computed from the facts for the instant that is asked for.
+3. The facts of tutors in demand are kept laid out for computing, least recently used ones dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from models import facts
+from models.facts import BARRIER_KEY, Barrier, Barriers, Fact, Remembered
+from models.windows import TutorFacts
+from tables.sweeping import Sweeper
+from tutormax_streams.batches import MergedTable
+from tutormax_streams.batches.shelves import SharedMemory
+
+NAME = "tutor_windows"
+
+
+class TutorWindows:
+    """`cached_facts` bounds the facts held laid out, some 100 bytes each."""
+
+    def __init__(self, table: MergedTable[Remembered], cached_facts: int = 60_000) -> None:
+        self.table = table
+        self._sweeper = Sweeper(table, lambda payload, now_us: facts.expired(facts.decode(payload), now_us))
+        self._cached_facts = cached_facts
+        self._laid_out: OrderedDict[tuple[int, str], tuple[TutorFacts, int]] = OrderedDict()
+        self._held = 0
+
+    async def absorb(
+        self, partition: int, incoming: Iterable[Fact | Barrier]
+    ) -> tuple[list[Fact], list[asyncio.Future[Any]]]:
+        """Merge facts and barriers of one partition: (the facts as they stand now, confirmations)."""
+        values: dict[bytes, Remembered] = {}
+        for fact in incoming:
+            if isinstance(fact, Barrier):
+                key, value = BARRIER_KEY, facts.Barriers(fact.epoch, (fact.partition,))
+            else:
+                key, value = facts.fact_key(fact), facts.remembered(fact)  # type: ignore[assignment]
+            known = values.get(key)
+            values[key] = value if known is None else facts.merge(known, value)
+        merged, confirmations = await self.table.merge(partition, values)
+        standing = [facts.fact_of(key, value) for key, value in merged.items() if key != BARRIER_KEY]
+        for fact in standing:
+            laid_out = self._laid_out.get((partition, fact.tutor_id))
+            if laid_out is not None:
+                laid_out[0].put(fact)
+        return standing, confirmations
+
+    def tutor(self, partition: int, tutor_id: str) -> TutorFacts:
+        """Everything remembered of a tutor, empty if nothing. Raises `Revoked` where the partition is not held."""
+        found = self._laid_out.get((partition, tutor_id))
+        if found is not None:
+            self._laid_out.move_to_end((partition, tutor_id))
+            return found[0]
+        prefix = facts.tutor_prefix(tutor_id)
+        remembered: list[Fact] = []
+        for key, payload in self.table.scan(partition, prefix):
+            if not key.startswith(prefix):
+                break
+            remembered.append(facts.fact_of(key, facts.decode(payload)))
+        tutor_facts = TutorFacts(tutor_id, remembered)
+        self._laid_out[(partition, tutor_id)] = (tutor_facts, len(remembered))
+        self._held += len(remembered)
+        while self._held > self._cached_facts and len(self._laid_out) > 1:
+            self._held -= self._laid_out.popitem(last=False)[1][1]
+        return tutor_facts
+
+    def tutors(self, partition: int) -> Iterator[str]:
+        """Every tutor of whom something is remembered, each by one jump to the next prefix."""
+        start = b"\x01"  # behind the table's own records
+        while True:
+            found = next(self.table.scan(partition, start), None)
+            if found is None:
+                return
+            tutor = found[0].partition(b"\x00")[0]
+            yield tutor.decode()
+            start = tutor + b"\x01"
+
+    def barriers(self, partition: int) -> Barriers | None:
+        """Which partitions of `validated` have delivered the database's history."""
+        held = self.table.get(partition, BARRIER_KEY)
+        assert held is None or isinstance(held, Barriers)
+        return held
+
+    async def sweep(self, partition: int, now_us: int) -> list[asyncio.Future[Any]]:
+        """Forget some of what has expired."""
+        gone, confirmations = await self._sweeper.step(partition, now_us)
+        for tutor_id in {key.partition(b"\x00")[0].decode() for key in gone}:
+            self._drop((partition, tutor_id))
+        return confirmations
+
+    def forget(self, partition: int) -> None:
+        """The partition has left this worker or has come anew: lay nothing out from memory."""
+        for key in [key for key in self._laid_out if key[0] == partition]:
+            self._drop(key)
+
+    def _drop(self, key: tuple[int, str]) -> None:
+        found = self._laid_out.pop(key, None)
+        if found is not None:
+            self._held -= found[1]
+
+
+def declare(app: faust.App, partitions: int, directory: Path | None, memory: SharedMemory) -> TutorWindows:
+    """Add the table to `app`; its changelog has the partitions of topic `facts`."""
+    return TutorWindows(
+        MergedTable.declare(
+            app,
+            NAME,
+            partitions,
+            encode=facts.encode,
+            decode=facts.decode,
+            merge=facts.merge,
+            directory=directory,
+            memory=memory,
+        )
+    )

@@ -1,0 +1,268 @@
+"""The one place where everything is put together: Faust apps from settings, each its own consumer group.
+
+`stream` holds all tables and needs Kafka only; `sink` holds all of PostgreSQL and no table. One process may run both.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+from aiokafka import TopicPartition
+from faust.types import TP
+
+from agents import aggregate, enrich, flush, persist, validate
+from agents.aggregate import Assignment
+from agents.holding import Holding
+from agents.ports import Clock
+from models.breaker import Breaker
+from models.metrics import decode as decode_metrics
+from models.parsing import Parser
+from tables import entities, tutor_windows
+from tutormax_streams.batches import Partitioner, Sender, attach_batches
+from tutormax_streams.batches.shelves import SharedMemory
+from tutormax_streams.epoch import Epoch
+from tutormax_streams.kafka import LogReader, tls_context
+from tutormax_streams.postgres.database import Database
+from tutormax_streams.postgres.metric_rows import MetricsWriter
+from tutormax_streams.postgres.records import RecordWriter
+from tutormax_streams.refusals import DeadLetterBox
+from tutormax_streams.settings import Settings
+from tutormax_streams.telemetry import Telemetry
+from tutormax_streams.topics import RAW, Topics
+from tutormax_streams.web.health import Health
+
+MOST_SKEW_SECONDS = 5.0
+
+
+def wall_clock() -> int:
+    """Microseconds since 1970-01-01T00:00:00Z."""
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class Runtime:
+    """What the apps of one process share."""
+
+    settings: Settings
+    epoch: Epoch
+    clock: Clock = wall_clock
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    health: Health = field(default_factory=Health)
+    apps: list[faust.App] = field(default_factory=list)
+
+    @property
+    def topics(self) -> Topics:
+        return Topics.of(self.settings)
+
+    def refresh(self) -> None:
+        """Bring the gauges about positions up to date."""
+        now_ms = self.clock() / 1000
+        lag: dict[str, float] = {}
+        age: dict[str, float] = {}
+        owned: dict[str, int] = {}
+        for app in self.apps:
+            if not app.consumer:
+                continue
+            for tp, position in app.consumer.positions().items():
+                topic = tp.topic
+                owned[topic] = owned.get(topic, 0) + 1
+                if position.end is not None:
+                    lag[topic] = lag.get(topic, 0) + max(0, position.end - (position.committed or 0))
+                if position.oldest_ms is not None:
+                    age[topic] = max(age.get(topic, 0.0), (now_ms - position.oldest_ms) / 1000)
+        for topic, partitions in owned.items():
+            self.telemetry.set("owned_partitions", partitions, topic=topic)
+            self.telemetry.set("lag_records", lag.get(topic, 0), topic=topic)
+            self.telemetry.set("lag_seconds", age.get(topic, 0), topic=topic)
+        self.telemetry.set("oldest_uncommitted_seconds", max(age.values(), default=0))
+
+
+def _create_app(runtime: Runtime, group: str, batch_topics: list[str], packed: list[str], web: bool) -> faust.App:
+    settings = runtime.settings
+    app = faust.App(
+        group,
+        broker=";".join(f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")),
+        broker_credentials=_credentials(settings),
+        broker_client_id=settings.instance_id,
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=2.0,
+        broker_request_timeout=30.0,
+        broker_commit_interval=1.0,
+        broker_max_poll_records=4000,
+        consumer_max_fetch_size=512 * 1024,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=f"{group}-{settings.instance_id}",
+        producer_request_timeout=30.0,
+        producer_linger=0.0,
+        producer_max_batch_size=1 << 20,
+        producer_max_request_size=8 << 20,
+        producer_compression_type="lz4" if settings.kafka_idempotent_producer else None,
+        stream_buffer_maxsize=4096,
+        stream_recovery_delay=0.0,
+        table_standby_replicas=0,
+        topic_partitions=settings.kafka_partitions,
+        topic_replication_factor=settings.kafka_replication_factor,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        datadir=str(settings.data_dir),
+        store="memory://",
+        autodiscover=False,
+        web_enabled=web,
+        web_bind=settings.web_host,
+        web_port=settings.web_port,
+        web_tables_enabled=False,
+        web_router_enabled=False,
+        worker_redirect_stdouts=False,
+    )
+
+    def gap(tp: TP, expected: int, found: int) -> None:
+        runtime.telemetry.count("gap_records", found - expected, topic=tp.topic)
+
+    attach_batches(
+        app,
+        batch_topics,
+        packed_topics=packed,
+        idempotent=settings.kafka_idempotent_producer,
+        on_gap=staticmethod(gap),
+    )
+    runtime.apps.append(app)
+    return app
+
+
+def _credentials(settings: Settings) -> Any:
+    protocol = settings.kafka_security_protocol
+    context = tls_context(settings) if protocol.endswith("SSL") else None
+    if protocol.startswith("SASL"):
+        password = settings.kafka_security_password
+        return faust.SASLCredentials(
+            username=settings.kafka_security_username,
+            password=password.get_secret_value() if password else None,
+            mechanism=settings.kafka_security_sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context=context) if context is not None else None
+
+
+def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
+    """Validate, enrich and aggregate, with all tables."""
+    settings, topics, telemetry = runtime.settings, runtime.topics, runtime.telemetry
+    raw = {name: topics.raw(name) for name in RAW}
+    app = _create_app(
+        runtime,
+        settings.stream_group,
+        [*raw.values(), topics.validated, topics.facts],
+        [topics.validated, topics.facts],
+        web,
+    )
+    partitions = settings.kafka_partitions
+    directory = None
+    if settings.store == "rocksdb":
+        # A new epoch begins with empty tables, so it gets a directory of its own.
+        directory = settings.data_dir / settings.stream_group / f"epoch-{runtime.epoch.number}"
+    memory = SharedMemory()
+    homes = entities.declare(app, partitions, directory, memory)
+    windows = tutor_windows.declare(app, partitions, directory, memory)
+    sender, reader = Sender(app), LogReader(settings)
+    letters = DeadLetterBox(topics, sender, reader)
+    breakers = {
+        name: Breaker(settings.breaker_bad_pct, settings.breaker_window, settings.breaker_cooldown_seconds)
+        for name in RAW
+    }
+    validate.attach(
+        app,
+        raw,
+        {
+            name: validate.Validate(
+                name, topics.validated, Parser(settings.zone), breakers[name], Partitioner(partitions), sender,
+                letters, runtime.clock, telemetry,
+            )
+            for name in RAW
+        },
+    )  # fmt: skip
+    tutor_partition = Partitioner(partitions)
+    enrich.attach(
+        app,
+        topics.validated,
+        enrich.Enrich(
+            topics.enriched, topics.facts, homes, tutor_partition, sender, letters, runtime.clock, telemetry
+        ),
+    )
+
+    async def note_assignment(partition: int) -> Assignment:
+        first, end = await reader.ends(topics.facts, partition)
+        committed = await app.consumer._thread.call_thread(
+            app.consumer._thread._ensure_consumer().committed, TopicPartition(topics.facts, partition)
+        )
+        newest = await reader.last(topics.metrics, partition)
+        as_of_us = decode_metrics(newest.value).as_of_us if newest is not None and newest.value else 0
+        return Assignment(end, max(committed or 0, first), as_of_us)
+
+    step = aggregate.Aggregate(
+        topics.metrics,
+        windows,
+        sender,
+        runtime.clock,
+        telemetry,
+        runtime.epoch.number,
+        partitions if runtime.epoch.origin == "database" else 0,
+        settings.engagement_mode,
+        note_assignment,
+    )
+    aggregate.attach(app, topics.facts, step)
+
+    def reasons() -> list[str]:
+        if not app.consumer or not app.assignor.assigned_actives():
+            return ["no partitions are assigned yet"]
+        found = []
+        if app.rebalancing:
+            found.append("the group is rebalancing")
+        if app.in_recovery or not app.tables.actives_ready:
+            left = sum(max(0, n) for n in app.tables.recovery.active_remaining().values())
+            found.append(f"tables are being recovered, {left} changelog records to go")
+        elif not step.complete:
+            found.append("catching up with the log before publishing")
+        found += [f"breaker of topic {name} is open" for name, b in breakers.items() if b.state == "open"]
+        return found
+
+    runtime.health.watch("stream", reasons)
+    app.on_before_shutdown.connect(lambda *_, **__: None)
+    return app
+
+
+def create_sink_app(runtime: Runtime, *, web: bool = False) -> faust.App:
+    """Persist and flush: all of PostgreSQL."""
+    settings, topics, telemetry = runtime.settings, runtime.topics, runtime.telemetry
+    app = _create_app(
+        runtime, settings.sink_group, [topics.enriched, topics.metrics], [topics.enriched, topics.metrics], web
+    )
+    database = Database(settings.conninfo)
+    sender = Sender(app)
+    letters = DeadLetterBox(topics, sender, LogReader(settings))
+    holding = Holding(telemetry)
+    persist.attach(
+        app,
+        topics.enriched,
+        persist.Persist(
+            topics.persisted, Partitioner(settings.kafka_partitions), RecordWriter(database, runtime.clock), sender, letters,
+            runtime.clock, telemetry, holding("persist"),
+        ),
+    )  # fmt: skip
+    flush.attach(
+        app,
+        topics.metrics,
+        flush.Flush(
+            MetricsWriter(database), runtime.clock, telemetry, holding("flush"), settings.flush_interval_seconds
+        ),
+    )
+
+    def reasons() -> list[str]:
+        found = [f"{sink} waits for PostgreSQL: {why}" for sink, why in holding.reasons.items()]
+        if app.rebalancing:
+            found.append("the group is rebalancing")
+        return found
+
+    runtime.health.watch("sink", reasons)
+    return app

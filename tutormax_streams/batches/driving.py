@@ -1,0 +1,44 @@
+"""The loop around an agent's step: an exception leaves it only to stop the worker, and acknowledges nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import faust
+
+from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
+
+Step = Callable[[RecordBatch], Awaitable[Iterable[Awaitable[Any]] | None]]
+
+
+def crash_soon(app: faust.App, failure: BaseException) -> None:
+    """Stop the worker from a callback."""
+    asyncio.ensure_future(app.crash(failure))
+
+
+def drive(app: faust.App, topic: str, step: Step, name: str) -> None:
+    """Declare a Faust agent that runs `step` on every batch of `topic`, one batch at a time.
+
+    The step answers with confirmations; when all have arrived the batch is done. If it answers None, the step has
+    kept the batch and calls `done()` itself. Any exception but `Revoked` stops the worker with the batch not done.
+    """
+    channel = app.topic(topic, schema=RawBatch())
+
+    async def agent(stream: Any) -> None:
+        batches: AsyncIterator[RecordBatch] = stream
+        async for batch in batches:
+            try:
+                confirmations = await step(batch)
+            except Revoked:
+                continue
+            except Exception as exc:
+                await app.crash(exc)
+                await asyncio.sleep(3600)  # the worker is stopping; the loop must not take another batch
+            else:
+                if confirmations is not None:
+                    batch.done_when(confirmations, lambda failure: crash_soon(app, failure))
+
+    agent.__name__ = agent.__qualname__ = name
+    app.agent(channel, name=name)(agent)

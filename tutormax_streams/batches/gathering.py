@@ -1,0 +1,70 @@
+"""Gathers batches of many partitions into one piece of work at a time, such as a database transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from tutormax_streams.batches.records import RecordBatch, Revoked
+
+E = TypeVar("E")
+
+
+class Gathering(Generic[E]):
+    """Batches wait here with their entries; `work` gets the entries of many at once, then all are done.
+
+    At most `most_entries` go into one piece of work (one batch always fits). Work is cancelled and nothing is done
+    when the partitions leave; the next owner does it again.
+    """
+
+    def __init__(self, work: Callable[[list[E]], Awaitable[None]], most_entries: int) -> None:
+        self._work = work
+        self._most_entries = most_entries
+        self._waiting: list[tuple[RecordBatch, list[E]]] = []
+        self._arrived = asyncio.Event()
+
+    def add(self, batch: RecordBatch, entries: list[E]) -> None:
+        self._waiting.append((batch, entries))
+        self._arrived.set()
+
+    @property
+    def waiting_entries(self) -> int:
+        return sum(len(entries) for _, entries in self._waiting)
+
+    async def arrived(self) -> None:
+        """Wait until there is something to do."""
+        await self._arrived.wait()
+
+    async def run_once(self) -> int:
+        """Do the work of what waits, up to the bound: how many entries were done. Raises what `work` raises."""
+        taken: list[tuple[RecordBatch, list[E]]] = []
+        entries: list[E] = []
+        while self._waiting and (not taken or len(entries) + len(self._waiting[0][1]) <= self._most_entries):
+            batch, more = self._waiting.pop(0)
+            if not batch.revoked:
+                taken.append((batch, more))
+                entries.extend(more)
+        if not self._waiting:
+            self._arrived.clear()
+        if not taken:
+            return 0
+        if entries:
+            task = asyncio.ensure_future(self._work(entries))
+            for batch, _ in taken:
+                batch.watch(task)
+            try:
+                await task
+            except asyncio.CancelledError:
+                if not any(batch.revoked for batch, _ in taken):
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, Exception):
+                        await task
+                    raise
+                return 0
+            except Revoked:
+                return 0
+        for batch, _ in taken:
+            batch.done()
+        return len(entries)

@@ -1,0 +1,60 @@
+"""The epoch: which beginning our state has, and whether it is complete.
+
+One record per deployment on the compacted topic `control` says when the state was begun (`epoch`), with how many
+partitions, and whether it began empty or is (being) loaded from PostgreSQL. Every changelog partition begins with a
+record of the epoch, so that a changelog that was deleted and made anew is noticed: it is empty.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from tutormax_streams import kafka
+from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
+from tutormax_streams.settings import Settings
+from tutormax_streams.topics import Topics
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """State of a deployment, as stored on `control`."""
+
+    number: int
+    partitions: int
+    origin: Literal["empty", "database"]
+    state: Literal["preparing", "loading", "complete"]
+    begun_us: int
+    progress: dict[str, str] = {}  # table -> last key loaded; "" when the table is finished
+    version: Literal[1] = 1
+
+
+async def read(settings: Settings) -> Epoch | None:
+    """The deployment's epoch, or None before the first start."""
+    topic = Topics.of(settings).control
+    found: Epoch | None = None
+    async with kafka.consumer(settings) as client:
+        tp = TopicPartition(topic, 0)
+        client.assign([tp])
+        end = (await client.end_offsets([tp]))[tp]
+        await client.seek_to_beginning(tp)
+        while await client.position(tp) < end:
+            for record in (await client.getmany(tp, timeout_ms=2000)).get(tp, []):
+                if record.key == settings.app_id.encode() and record.value is not None:
+                    found = msgspec.json.decode(record.value, type=Epoch)
+    return found
+
+
+async def write(settings: Settings, producer: AIOKafkaProducer, epoch: Epoch) -> None:
+    """Replace the deployment's epoch."""
+    topic = Topics.of(settings).control
+    await producer.send_and_wait(topic, msgspec.json.encode(epoch), key=settings.app_id.encode(), partition=0)
+
+
+async def mark_changelogs(settings: Settings, producer: AIOKafkaProducer, epoch: Epoch) -> None:
+    """Write the first record of every changelog partition."""
+    key = EPOCH_KEY + bytes(WRITER_BYTES)
+    for topic in Topics.of(settings).changelogs:
+        for partition in range(epoch.partitions):
+            await producer.send_and_wait(topic, b"%d" % epoch.number, key=key, partition=partition)

@@ -1,0 +1,187 @@
+"""Plain Kafka clients for what Faust does not do: administration, reading single records, looking at groups."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from tutormax_streams.settings import Settings
+
+REQUEST_SECONDS = 15.0
+
+
+class KafkaAway(Exception):
+    """No broker answers. The message says what to check."""
+
+
+def client_settings(settings: Settings) -> dict[str, Any]:
+    """What every aiokafka client of ours is made with."""
+    found: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "security_protocol": settings.kafka_security_protocol,
+        "request_timeout_ms": int(REQUEST_SECONDS * 1000),
+    }
+    if settings.kafka_security_protocol.startswith("SASL"):
+        found["sasl_mechanism"] = settings.kafka_security_sasl_mechanism
+        found["sasl_plain_username"] = settings.kafka_security_username
+        password = settings.kafka_security_password
+        found["sasl_plain_password"] = password.get_secret_value() if password else None
+    if settings.kafka_security_protocol.endswith("SSL"):
+        found["ssl_context"] = tls_context(settings)
+    return found
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Verifies the brokers' certificates."""
+    return ssl.create_default_context(cafile=settings.kafka_security_ca_file)
+
+
+@asynccontextmanager
+async def _started(client: Any, settings: Settings) -> AsyncIterator[Any]:
+    try:
+        await asyncio.wait_for(client.start(), REQUEST_SECONDS)
+    except (KafkaError, TimeoutError, OSError) as exc:
+        close = client.close if isinstance(client, AIOKafkaAdminClient) else client.stop
+        await close()
+        raise KafkaAway(
+            f"no Kafka broker answers at {settings.kafka_bootstrap_servers}: start it, or set KAFKA_BOOTSTRAP_SERVERS"
+        ) from exc
+    try:
+        yield client
+    finally:
+        close = client.close if isinstance(client, AIOKafkaAdminClient) else client.stop
+        await close()
+
+
+@asynccontextmanager
+async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An administration client. Raises `KafkaAway`."""
+    async with _started(AIOKafkaAdminClient(**client_settings(settings)), settings) as client:
+        yield client
+
+
+@asynccontextmanager
+async def producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer of single records, confirmed by all replicas. Raises `KafkaAway`."""
+    client = AIOKafkaProducer(
+        **client_settings(settings),
+        acks="all",
+        enable_idempotence=settings.kafka_idempotent_producer,
+        max_request_size=8 << 20,
+        linger_ms=5,
+    )
+    async with _started(client, settings):
+        yield client
+
+
+@asynccontextmanager
+async def consumer(settings: Settings, group: str | None = None, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer that assigns itself and commits only when told. Raises `KafkaAway`."""
+    client = AIOKafkaConsumer(
+        **client_settings(settings),
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=8 << 20,
+        **options,
+    )
+    async with _started(client, settings):
+        yield client
+
+
+class LogReader:
+    """Reads single records by their place, through one consumer without a group. Calls are served one at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+
+    async def _ready(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            client = AIOKafkaConsumer(
+                **client_settings(self._settings),
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                max_partition_fetch_bytes=8 << 20,
+            )
+            await asyncio.wait_for(client.start(), REQUEST_SECONDS)
+            self._consumer = client
+        return self._consumer
+
+    async def ends(self, topic: str, partition: int) -> tuple[int, int]:
+        """(first offset, offset behind the last) of a partition."""
+        async with self._lock:
+            client = await self._ready()
+            tp = TopicPartition(topic, partition)
+            begin = await client.beginning_offsets([tp])
+            end = await client.end_offsets([tp])
+            return begin[tp], end[tp]
+
+    async def at(self, topic: str, partition: int, offset: int, seconds: float = 5.0) -> ConsumerRecord | None:
+        """The record at `offset`, or None if it is not in the log any more."""
+        async with self._lock:
+            client = await self._ready()
+            tp = TopicPartition(topic, partition)
+            begin, end = (await client.beginning_offsets([tp]))[tp], (await client.end_offsets([tp]))[tp]
+            if not begin <= offset < end:
+                return None
+            client.assign([tp])
+            client.seek(tp, offset)
+            found = await client.getmany(tp, timeout_ms=int(seconds * 1000), max_records=1)
+            records = found.get(tp, [])
+            return records[0] if records and records[0].offset == offset else None
+
+    async def last(self, topic: str, partition: int) -> ConsumerRecord | None:
+        """The newest record of a partition, or None if it is empty."""
+        _, end = await self.ends(topic, partition)
+        for offset in range(end - 1, max(end - 50, -1), -1):  # control records leave small holes
+            record = await self.at(topic, partition, offset)
+            if record is not None:
+                return record
+        return None
+
+    async def close(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+            self._consumer = None
+
+
+async def log_ends(settings: Settings, topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
+    """(first, behind last) of every partition of existing `topics`."""
+    async with consumer(settings) as client:
+        partitions: list[TopicPartition] = []
+        for topic in topics:
+            partitions += [TopicPartition(topic, p) for p in client.partitions_for_topic(topic) or ()]
+            if not client.partitions_for_topic(topic):
+                # metadata of a topic nobody asked about yet
+                await client._client.add_topic(topic)
+                await client._client.force_metadata_update()
+                partitions += [TopicPartition(topic, p) for p in client.partitions_for_topic(topic) or ()]
+        begins = await client.beginning_offsets(partitions) if partitions else {}
+        ends = await client.end_offsets(partitions) if partitions else {}
+        return {tp: (begins[tp], ends[tp]) for tp in partitions}
+
+
+async def committed_offsets(settings: Settings, group: str) -> Mapping[TopicPartition, int]:
+    """Committed offsets of a group, empty if it never committed."""
+    async with admin_client(settings) as admin:
+        # A broker that has just started looks for coordinators, and makes the topic of offsets, in its own time.
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((GroupCoordinatorNotAvailableError, GroupLoadInProgressError)),
+            stop=stop_after_delay(REQUEST_SECONDS),
+            wait=wait_fixed(0.3),
+            reraise=True,
+        ):
+            with attempt:
+                found = await admin.list_consumer_group_offsets(group)
+        return {tp: meta.offset for tp, meta in found.items() if meta.offset >= 0}

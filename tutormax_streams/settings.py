@@ -1,0 +1,159 @@
+"""Settings, read from the environment once at start and validated there.
+
+Each field is followed by what an operator can do with it; `tutormax-streams settings` prints them with secrets hidden.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Role = Literal["stream", "sink"]
+
+
+class Settings(BaseSettings):
+    """Effective settings of a process."""
+
+    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", env_ignore_empty=True)
+
+    kafka_bootstrap_servers: str = "localhost:9092"
+    """KAFKA_BOOTSTRAP_SERVERS: host:port of one or more brokers, separated by commas."""
+    kafka_partitions: Annotated[int, Field(ge=1, le=1000)] = 24
+    """KAFKA_PARTITIONS: partitions of all internal topics; changing it later needs `rebuild`."""
+    kafka_replication_factor: Annotated[int, Field(ge=1, le=9)] = 1
+    """KAFKA_REPLICATION_FACTOR: copies of each topic; 3 in production."""
+    kafka_topic_prefix: str = "tutormax."
+    """KAFKA_TOPIC_PREFIX: lets several deployments share brokers."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """KAFKA_SECURITY_PROTOCOL: how to talk to the brokers."""
+    kafka_security_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """KAFKA_SECURITY_SASL_MECHANISM: with SASL_*."""
+    kafka_security_username: str | None = None
+    """KAFKA_SECURITY_USERNAME: with SASL_*."""
+    kafka_security_password: SecretStr | None = None
+    """KAFKA_SECURITY_PASSWORD: with SASL_*."""
+    kafka_security_ca_file: Path | None = None
+    """KAFKA_SECURITY_CA_FILE: certificate authority for TLS; the system's when unset."""
+    kafka_idempotent_producer: bool = True
+    """KAFKA_IDEMPOTENT_PRODUCER: off only for brokers that cannot, such as the embedded one of the demo."""
+
+    database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("TUTORMAX_DATABASE_URL", "database_url"))
+    """TUTORMAX_DATABASE_URL: postgresql://user:password@host:port/db; goes before POSTGRES_*."""
+    postgres_host: str = "localhost"
+    """POSTGRES_HOST."""
+    postgres_port: int = 5432
+    """POSTGRES_PORT."""
+    postgres_user: str = "tutormax"
+    """POSTGRES_USER."""
+    postgres_password: SecretStr = SecretStr("tutormax_dev")
+    """POSTGRES_PASSWORD."""
+    postgres_db: str = "tutormax"
+    """POSTGRES_DB."""
+
+    roles: Annotated[tuple[Role, ...], NoDecode] = Field(
+        ("stream", "sink"), validation_alias=AliasChoices("TUTORMAX_ROLES", "roles")
+    )
+    """TUTORMAX_ROLES: which apps this process runs, separated by commas: stream, sink."""
+    app_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$")] = Field(
+        "tutormax", validation_alias=AliasChoices("TUTORMAX_APP_ID", "app_id")
+    )
+    """TUTORMAX_APP_ID: first part of the consumer groups' and changelogs' names."""
+    data_dir: Path = Field(Path("tutormax-data"), validation_alias=AliasChoices("TUTORMAX_DATA_DIR", "data_dir"))
+    """TUTORMAX_DATA_DIR: local copies of the tables, one directory per worker. Losing it costs a recovery, no data."""
+    store: Literal["rocksdb", "memory"] = Field("rocksdb", validation_alias=AliasChoices("TUTORMAX_STORE", "store"))
+    """TUTORMAX_STORE: memory recovers everything from Kafka at each start."""
+    worker_name: str | None = Field(None, validation_alias=AliasChoices("TUTORMAX_INSTANCE_ID", "worker_name"))
+    """TUTORMAX_INSTANCE_ID: stable, unique name of this worker (host name and web port when unset); a restart under
+    the same name takes its partitions back at once, without waiting for the session to time out."""
+    flush_interval_seconds: Annotated[float, Field(ge=0.05, le=60)] = Field(
+        1.0, validation_alias=AliasChoices("TUTORMAX_FLUSH_INTERVAL_SECONDS", "flush_interval_seconds")
+    )
+    """TUTORMAX_FLUSH_INTERVAL_SECONDS: at most one flush of metrics in this time."""
+    engagement_mode: Literal["normalized", "upstream"] = Field(
+        "normalized", validation_alias=AliasChoices("TUTORMAX_ENGAGEMENT_MODE", "engagement_mode")
+    )
+    """TUTORMAX_ENGAGEMENT_MODE: `upstream` repeats the platform's formula literally, scales unmixed."""
+    naive_timezone: str = Field("UTC", validation_alias=AliasChoices("TUTORMAX_NAIVE_TIMEZONE", "naive_timezone"))
+    """TUTORMAX_NAIVE_TIMEZONE: zone of times that carry none."""
+    web_host: str = Field("0.0.0.0", validation_alias=AliasChoices("TUTORMAX_WEB_HOST", "web_host"))  # noqa: S104
+    """TUTORMAX_WEB_HOST: address that health and metrics are served on."""
+    web_port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        6066, validation_alias=AliasChoices("TUTORMAX_WEB_PORT", "web_port")
+    )
+    """TUTORMAX_WEB_PORT."""
+    breaker_bad_pct: Annotated[float, Field(ge=0, le=100)] = Field(
+        50.0, validation_alias=AliasChoices("TUTORMAX_BREAKER_BAD_PCT", "breaker_bad_pct")
+    )
+    """TUTORMAX_BREAKER_BAD_PCT: stop reading a topic when more than this share of it is rejected; 100 turns it off."""
+    breaker_window: Annotated[int, Field(ge=1)] = Field(
+        1000, validation_alias=AliasChoices("TUTORMAX_BREAKER_WINDOW", "breaker_window")
+    )
+    """TUTORMAX_BREAKER_WINDOW: over how many of its last records, per worker."""
+    breaker_cooldown_seconds: Annotated[float, Field(gt=0)] = Field(
+        30.0, validation_alias=AliasChoices("TUTORMAX_BREAKER_COOLDOWN_SECONDS", "breaker_cooldown_seconds")
+    )
+    """TUTORMAX_BREAKER_COOLDOWN_SECONDS: how long to leave it alone the first time; doubles while it stays bad."""
+    log_format: Literal["json", "console"] = Field(
+        "json", validation_alias=AliasChoices("TUTORMAX_LOG_FORMAT", "log_format")
+    )
+    """TUTORMAX_LOG_FORMAT."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias=AliasChoices("TUTORMAX_LOG_LEVEL", "log_level")
+    )
+    """TUTORMAX_LOG_LEVEL."""
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _split_roles(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        return value
+
+    @field_validator("roles")
+    @classmethod
+    def _some_role(cls, value: tuple[Role, ...]) -> tuple[Role, ...]:
+        if not value:
+            raise ValueError("name at least one of stream, sink")
+        return value
+
+    @field_validator("naive_timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as exc:
+            raise ValueError(f"{value!r} is not a time zone, such as UTC or Europe/Berlin") from exc
+        return value
+
+    @property
+    def instance_id(self) -> str:
+        """Unique among the workers of a deployment, the same after a restart."""
+        return self.worker_name or f"{socket.gethostname()}-{self.web_port}"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.naive_timezone)
+
+    @property
+    def conninfo(self) -> str:
+        """What psycopg connects to."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        password = quote(self.postgres_password.get_secret_value(), safe="")
+        user, database = quote(self.postgres_user, safe=""), quote(self.postgres_db, safe="")
+        return f"postgresql://{user}:{password}@{self.postgres_host}:{self.postgres_port}/{database}"
+
+    @property
+    def stream_group(self) -> str:
+        """Consumer group of the stream app; also the first part of its changelogs' names."""
+        return f"{self.app_id}-stream"
+
+    @property
+    def sink_group(self) -> str:
+        return f"{self.app_id}-sink"

@@ -1,0 +1,180 @@
+"""What is checked before a worker starts: state is complete, or the worker says what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from aiokafka import TopicPartition
+
+from tutormax_streams import epoch as epochs
+from tutormax_streams import kafka, topics
+from tutormax_streams.batches import pins
+from tutormax_streams.epoch import Epoch
+from tutormax_streams.postgres import schema
+from tutormax_streams.postgres.database import Connection, Database
+from tutormax_streams.postgres.errors import SinkUnavailable
+from tutormax_streams.settings import Settings
+from tutormax_streams.topics import RAW, Topics
+
+logger = logging.getLogger(__name__)
+
+HISTORY_TABLES = ("tutors", "sessions", "student_feedback", "tutor_events")
+REBUILD = "stop all workers, run `tutormax-streams rebuild`, and start them again"
+
+
+class Refused(Exception):
+    """The worker must not start. The message is a sentence for an operator; `code` is the process's exit code."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+CONFIGURATION, KAFKA, POSTGRES, STATE = 2, 3, 4, 5
+"""Exit codes: a setting or version; Kafka away or its topics wrong; PostgreSQL away or its schema; state incomplete."""
+
+
+async def prepare(settings: Settings) -> Epoch:
+    """Create what may be created, check everything else: the epoch to work in. Raises `Refused`."""
+    if faults := pins.mismatches():
+        raise Refused("; ".join(faults), CONFIGURATION)
+    try:
+        created = await topics.ensure(settings)
+        if created:
+            logger.info("created topics %s", ", ".join(created))
+        epoch = await epochs.read(settings)
+        if epoch is None:
+            return await _begin(settings)
+        if epoch.state != "complete":
+            raise Refused(f"a rebuild was begun and not finished: {REBUILD}", STATE)
+        await _check_kafka_state(settings, epoch)
+        await _check_database(settings, epoch)
+        return epoch
+    except kafka.KafkaAway as exc:
+        raise Refused(str(exc), KAFKA) from exc
+    except topics.TopicsWrong as exc:
+        raise Refused(str(exc), KAFKA) from exc
+
+
+async def _begin(settings: Settings) -> Epoch:
+    """First start of a deployment: nothing must have happened without us."""
+    try:
+        async with Database(settings.conninfo, size=1) as database:
+            problems = await database.run(schema.check)
+            if problems:
+                raise Refused(
+                    f"PostgreSQL is not ready: {'; '.join(problems)}. Run `tutormax-streams database ensure`", POSTGRES
+                )
+            held = await database.run(_tables_with_rows)
+            last_epoch = await database.run(_last_epoch)
+    except SinkUnavailable as exc:
+        raise Refused(
+            f"PostgreSQL cannot be reached, and a first start needs it to see whether it holds history: {exc}. "
+            "Check TUTORMAX_DATABASE_URL or POSTGRES_*",
+            POSTGRES,
+        ) from exc
+    if held:
+        raise Refused(
+            f"PostgreSQL holds history that never went through this deployment (rows in {', '.join(held)}): {REBUILD}",
+            STATE,
+        )
+    ends = await kafka.log_ends(settings, Topics.of(settings).rebuilt)
+    used = sorted({tp.topic for tp, (_, end) in ends.items() if end})
+    if used:
+        raise Refused(f"topics {', '.join(used)} hold records, but of no known epoch: {REBUILD}", STATE)
+    epoch = Epoch(last_epoch + 1, settings.kafka_partitions, "empty", "complete", time.time_ns() // 1000)
+    async with kafka.producer(settings) as producer:
+        await epochs.mark_changelogs(settings, producer, epoch)
+        await epochs.write(settings, producer, epoch)
+    logger.info("began epoch %s with empty state", epoch.number)
+    return epoch
+
+
+async def _tables_with_rows(connection: Connection) -> list[str]:
+    held = []
+    for table in HISTORY_TABLES:
+        cursor = await connection.execute(f"SELECT EXISTS (SELECT FROM {table})")  # type: ignore[arg-type]
+        row = await cursor.fetchone()
+        if row and row[0]:
+            held.append(table)
+    return held
+
+
+async def _last_epoch(connection: Connection) -> int:
+    cursor = await connection.execute("SELECT coalesce(max(epoch), 0) FROM tutormax_streams.metric_fences")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _check_kafka_state(settings: Settings, epoch: Epoch) -> None:
+    """Changelogs are the ones we began with, and no committed offset lies beyond its log."""
+    if epoch.partitions != settings.kafka_partitions:
+        raise Refused(
+            f"the state was begun with {epoch.partitions} partitions, KAFKA_PARTITIONS is {settings.kafka_partitions}: "
+            f"set it back, or {REBUILD}",
+            STATE,
+        )
+    names = Topics.of(settings)
+    raw = [names.raw(name) for name in RAW]
+    ends = await kafka.log_ends(settings, [*raw, *names.rebuilt])
+    for topic in names.changelogs:
+        empty = [tp.partition for tp, (_, end) in ends.items() if tp.topic == topic and end == 0]
+        if empty:
+            raise Refused(f"changelog {topic} has been emptied (partition {empty[0]} holds nothing): {REBUILD}", STATE)
+    for group in (settings.stream_group, settings.sink_group):
+        for tp, offset in (await kafka.committed_offsets(settings, group)).items():
+            place = ends.get(TopicPartition(tp.topic, tp.partition))
+            if place is not None and offset > place[1]:
+                raise Refused(
+                    f"group {group} has committed offset {offset} of {tp.topic}-{tp.partition}, which ends at "
+                    f"{place[1]}: the topic was made anew. To begin again, {REBUILD}",
+                    STATE,
+                )
+
+
+async def _check_database(settings: Settings, epoch: Epoch) -> None:
+    """Schema and fences, where PostgreSQL can be reached: its absence must not keep intake and lookups from working."""
+    try:
+        async with Database(settings.conninfo, size=1) as database:
+            problems = await database.run(schema.check)
+            last_epoch = await database.run(_last_epoch) if not problems else 0
+            furthest = await database.run(_furthest(epoch.number)) if not problems else []
+    except SinkUnavailable as exc:
+        if settings.roles == ("sink",):
+            logger.warning("PostgreSQL cannot be reached yet, the sink waits for it: %s", exc)
+        else:
+            logger.warning("PostgreSQL cannot be reached, starting without it; the sink waits: %s", exc)
+        return
+    if problems:
+        raise Refused(
+            f"PostgreSQL is not ready: {'; '.join(problems)}. Run `tutormax-streams database ensure`", POSTGRES
+        )
+    if last_epoch > epoch.number:
+        raise Refused(
+            f"PostgreSQL holds rows of epoch {last_epoch}, Kafka's is {epoch.number}: Kafka was restored from before "
+            f"a rebuild. To begin again, {REBUILD}",
+            STATE,
+        )
+    if furthest:
+        topic = Topics.of(settings).facts
+        ends = await kafka.log_ends(settings, [topic])
+        for partition, position in furthest:
+            place = ends.get(TopicPartition(topic, partition))
+            if place is None or position > place[1]:
+                raise Refused(
+                    f"PostgreSQL holds rows made at position {position} of {topic}-{partition}, which ends at "
+                    f"{place[1] if place else 0}: the topic was made anew. To begin again, {REBUILD}",
+                    STATE,
+                )
+
+
+def _furthest(epoch: int):  # type: ignore[no-untyped-def]
+    async def read(connection: Connection) -> list[tuple[int, int]]:
+        cursor = await connection.execute(
+            "SELECT facts_partition, max(position) FROM tutormax_streams.metric_fences WHERE epoch = %s GROUP BY 1",
+            (epoch,),
+        )
+        return [(int(partition), int(position)) for partition, position in await cursor.fetchall()]
+
+    return read

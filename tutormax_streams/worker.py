@@ -1,0 +1,60 @@
+"""One replica: start-up checks, then the apps of its roles until a signal or a failure stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+
+import faust
+import uvloop
+
+from tutormax_streams import logs, startup
+from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
+from tutormax_streams.settings import Settings
+from tutormax_streams.web import health
+
+logger = logging.getLogger(__name__)
+
+CRASHED = 70
+
+
+def run(settings: Settings) -> int:
+    """Work until stopped: the process's exit code. 0 after a signal, `startup`'s codes when refused, 70 after a crash."""
+    os.environ["TZ"] = "UTC"
+    logs.configure(settings.log_level, settings.log_format)
+    uvloop.install()
+    try:
+        epoch = asyncio.run(startup.prepare(settings))
+    except startup.Refused as refusal:
+        print(f"tutormax-streams: {refusal}", file=sys.stderr)
+        return refusal.code
+    except KeyboardInterrupt:
+        return 130
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    runtime = Runtime(settings, epoch)
+    apps: list[faust.App] = []
+    if "stream" in settings.roles:
+        apps.append(create_stream_app(runtime, web=True))
+    if "sink" in settings.roles:
+        apps.append(create_sink_app(runtime, web=not apps))
+    health.attach(apps[0], runtime.health, runtime.telemetry, runtime.refresh)
+    for app in apps:
+        app.finalize()
+    worker = faust.Worker(apps[0], *apps[1:], loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
+    logger.info("worker %s starts with roles %s", settings.instance_id, ", ".join(settings.roles))
+    try:
+        with contextlib.suppress(SystemExit):
+            worker.execute_from_commandline()
+    except Exception as exc:
+        logger.critical("stopped by a failure, nothing unfinished was acknowledged: %r", exc)
+        return CRASHED
+    crash = worker.crash_reason
+    if crash is not None:
+        logger.critical("stopped by a failure, nothing unfinished was acknowledged: %r", crash)
+        return CRASHED
+    logger.info("stopped")
+    return 0
