@@ -56,7 +56,8 @@ class Persist:
         events: list[Enriched] = []
         for record in batch.records:
             assert record.value is not None
-            events += wire.unpack_enriched(record.value).events
+            # What `rebuild` loaded from the database is in the database.
+            events += [e for e in wire.unpack_enriched(record.value).events if e.origin.topic != "database"]
         self.gathering.add(batch, events)
 
     async def _write(self, events: list[Enriched]) -> None:
@@ -66,8 +67,7 @@ class Persist:
         self.telemetry.observe("sink_seconds", (committed - started) / 1e6, sink="persist")
         await self._settle(outcome)
         for event in events:
-            if event.origin.topic != "database":
-                self.telemetry.observe("persist_freshness", committed / 1e6 - event.origin.time_ms / 1e3)
+            self.telemetry.observe("persist_freshness", committed / 1e6 - event.origin.time_ms / 1e3)
 
     async def _settle(self, outcome: RecordsWritten) -> None:
         """Announce what was written and refuse what cannot be; both confirmed before the offsets move."""

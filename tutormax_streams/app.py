@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import faust
-from aiokafka import TopicPartition
 from faust.types import TP
 
 from agents import aggregate, enrich, flush, persist, validate
@@ -193,9 +192,7 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
 
     async def note_assignment(partition: int) -> Assignment:
         first, end = await reader.ends(topics.facts, partition)
-        committed = await app.consumer._thread.call_thread(
-            app.consumer._thread._ensure_consumer().committed, TopicPartition(topics.facts, partition)
-        )
+        committed = await app.consumer.committed(TP(topics.facts, partition))
         newest = await reader.last(topics.metrics, partition)
         as_of_us = decode_metrics(newest.value).as_of_us if newest is not None and newest.value else 0
         return Assignment(end, max(committed or 0, first), as_of_us)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
@@ -37,6 +37,12 @@ class Plan:
     partitions: int | None
     cleanup: str  # "delete" or "compact"
     configs: Mapping[str, str] = field(default_factory=dict)
+    more_is_fine: bool = False
+
+    def fits(self, partitions: int) -> bool:
+        if self.partitions is None:
+            return True
+        return partitions >= self.partitions if self.more_is_fine else partitions == self.partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +121,9 @@ class Topics:
             Plan(self.enriched, partitions, "delete", week | large | append_time),
             Plan(self.facts, partitions, "delete", week | large | append_time),
             Plan(self.metrics, partitions, "compact", compacted | append_time),
-            Plan(self.persisted, partitions, "delete", week),
-            Plan(self.alerts, partitions, "delete", month),
-            Plan(self.dead_letter, partitions, "delete", month | large),
+            Plan(self.persisted, partitions, "delete", week, more_is_fine=True),
+            Plan(self.alerts, partitions, "delete", month, more_is_fine=True),
+            Plan(self.dead_letter, partitions, "delete", month | large, more_is_fine=True),
             Plan(self.control, 1, "compact", compacted),
             *(Plan(name, partitions, "compact", compacted | large) for name in self.changelogs),
         ]
@@ -181,6 +187,19 @@ async def create(admin: AIOKafkaAdminClient, settings: Settings, plans: list[Pla
         await asyncio.sleep(0.1)
 
 
+async def widen(admin: AIOKafkaAdminClient, plans: list[Plan]) -> None:
+    """Add partitions to existing topics that have too few."""
+    described = await admin.describe_topics([plan.name for plan in plans])
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
+    more = {
+        plan.name: NewPartitions(plan.partitions)
+        for plan in plans
+        if plan.partitions is not None and 0 < counts.get(plan.name, 0) < plan.partitions
+    }
+    if more:
+        await admin.create_partitions(more)
+
+
 def _led(topic: Mapping[str, Any]) -> bool:
     return all(not p["error_code"] and p["leader"] >= 0 for p in topic["partitions"])
 
@@ -191,13 +210,17 @@ async def _faults(admin: AIOKafkaAdminClient, settings: Settings, plans: list[Pl
     described = {t["topic"]: t for t in await admin.describe_topics([plan.name for plan in plans])}
     configs = await _configs(admin, [plan.name for plan in plans])
     faults: list[str] = []
+    counts = {plan.name: len(described[plan.name]["partitions"]) for plan in plans}
+    odd = [plan.name for plan in plans if not plan.fits(counts[plan.name])]
+    if odd:
+        others = f" (and {len(odd) - 1} more topics)" if len(odd) > 1 else ""
+        faults.append(
+            f"topic {odd[0]}{others} has {counts[odd[0]]} partitions, but KAFKA_PARTITIONS is "
+            f"{settings.kafka_partitions}: set it to {counts[odd[0]]}, or stop all workers and run "
+            "`tutormax-streams rebuild`"
+        )
     for plan in plans:
         partitions = described[plan.name]["partitions"]
-        if plan.partitions is not None and len(partitions) != plan.partitions:
-            faults.append(
-                f"topic {plan.name} has {len(partitions)} partitions, but KAFKA_PARTITIONS is {plan.partitions}: "
-                f"set it to {len(partitions)}, or stop all workers and run `tutormax-streams rebuild`"
-            )
         replicas = min((len(p["replicas"]) for p in partitions), default=0)
         if replicas < settings.kafka_replication_factor:
             faults.append(

@@ -7,6 +7,7 @@
 4. A record that does not follow its predecessor causes one re-seek; a real hole (retention, compaction, transaction
    markers) shows itself the same twice and is then accepted and reported.
 5. A partition with `max_in_flight` unfinished batches is not fetched, so a slow one never stands in others' way.
+6. Work that has begun goes first: raw topics are read when nothing waits in packed ones.
 
 Known weakness: a topic written in transactions costs one re-seek per transaction marker.
 """
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 2.0  # for work under way when partitions leave
 COMMIT_DEADLINE_SECONDS = 8.0
 STUCK_SECONDS = 5.0
+STARVED_SECONDS = 60.0  # when other partitions keep the fetcher busy
 
 
 class Position(NamedTuple):
@@ -51,7 +53,7 @@ class Position(NamedTuple):
 class _Delivery:
     """Delivery state of one partition during one assignment."""
 
-    __slots__ = ("committable", "expected", "hole", "idle_since", "in_flight")
+    __slots__ = ("committable", "empty_fetches", "expected", "hole", "idle_since", "in_flight")
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
@@ -59,6 +61,7 @@ class _Delivery:
         self.hole: tuple[int, int] | None = None
         self.committable: int | None = None
         self.idle_since = time.monotonic()
+        self.empty_fetches = 0  # fetches that found nothing anywhere, since something was in flight here
 
     def settle(self) -> int | None:
         """Drop finished batches from the front; the offset that may be committed."""
@@ -76,6 +79,15 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = BatchConsumer.fetch_max_wait_ms
         consumer._fetch_max_bytes = BatchConsumer.fetch_max_bytes
         return consumer
+
+    async def seek_here(self, tp: TP, offset: int) -> None:
+        """Seek inside the consumer's thread: from outside it would pull records from under a running fetch."""
+        await self.call_thread(self._ensure_consumer().seek, TopicPartition(*tp), offset)
+
+    async def committed(self, tp: TP) -> int | None:
+        """The group's committed offset, asked of the broker."""
+        found: int | None = await self.call_thread(self._ensure_consumer().committed, TopicPartition(*tp))
+        return found
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
@@ -115,15 +127,23 @@ class BatchConsumer(Consumer):
 
     # -- delivery -----------------------------------------------------------------------------------------------
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
         if active_partitions is None:
             return await super()._getmany(None, timeout)
         with_room = {tp for tp in active_partitions if self._has_room(tp)}
+        begun = {tp for tp in with_room if tp.topic in self.packed_topics}
+        if begun and len(begun) < len(with_room) and (found := await super()._getmany(begun, 0)):
+            return found
         if not with_room:
             await asyncio.sleep(0.02)
             return {}
         # A partition may gain room at any moment: wait shortly when some had none.
-        return await super()._getmany(with_room, timeout if len(with_room) == len(active_partitions) else 0.05)
+        found = await super()._getmany(with_room, timeout if len(with_room) == len(active_partitions) else 0.05)
+        if not found:
+            for tp in with_room:
+                if delivery := self._deliveries.get(tp):
+                    delivery.empty_fetches += 1
+        return found
 
     def _has_room(self, tp: TP) -> bool:
         delivery = self._deliveries.get(tp)
@@ -132,7 +152,7 @@ class BatchConsumer(Consumer):
         delivery.settle()
         return len(delivery.in_flight) < self.max_in_flight
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - Faust's
         """Yield one message per batch, round robin over partitions."""
         fetched, _ = await self._wait_next_records(timeout)
         if not fetched or self.should_stop or not self.flow_active:
@@ -143,7 +163,11 @@ class BatchConsumer(Consumer):
             if self._is_changelog_tp(tp):
                 if tp not in self._paused_partitions:
                     await apply_changelog(self.app, tp, records)
-            elif runs := self._runs(tp, records):
+                continue
+            runs, again = self._runs(tp, records)
+            if again is not None:
+                await self._thread.seek_here(tp, again)
+            if runs:
                 waiting.append((tp, iter(runs)))
         while waiting:
             tp, runs_left = waiting.popleft()
@@ -156,7 +180,7 @@ class BatchConsumer(Consumer):
             if delivery is None:
                 continue
             if tp in self._paused_partitions or run[0].offset < delivery.expected:
-                self._thread.seek(tp, delivery.expected)  # not delivered: fetch it again
+                await self._thread.seek_here(tp, delivery.expected)  # not delivered: fetch it again
                 continue
             batch = RecordBatch(tp, run)
             delivery.in_flight.append(batch)
@@ -172,22 +196,22 @@ class BatchConsumer(Consumer):
             generation_id=generation,
         )  # fmt: skip
 
-    def _runs(self, tp: TP, records: Sequence[Record]) -> list[list[Record]]:
-        """Records that follow what was delivered, cut into runs bounded in number and bytes."""
+    def _runs(self, tp: TP, records: Sequence[Record]) -> tuple[list[list[Record]], int | None]:
+        """Records that follow what was delivered, cut into runs bounded in number and bytes; and where to seek if
+        something is missing before them."""
         delivery = self._deliveries.get(tp)
         if delivery is None:
-            return []  # not positioned yet: perform_seek rewinds
+            return [], None  # not positioned yet: perform_seek rewinds
         expected = delivery.expected
         if records[0].offset < expected:
             records = [r for r in records if r.offset >= expected]
         if not records:
-            return []
+            return [], None
         if records[0].offset > expected:
             hole = (expected, records[0].offset)
             if delivery.hole != hole:
                 delivery.hole = hole
-                self._thread.seek(tp, expected)
-                return []
+                return [], expected
             logger.warning("%s-%s: offsets %s to %s are not in the log any more", *tp, expected, hole[1] - 1)
             if self.on_gap is not None:
                 self.on_gap(tp, *hole)
@@ -204,7 +228,7 @@ class BatchConsumer(Consumer):
             run.append(record)
             size += weight
         runs.append(run)
-        return runs
+        return runs, None
 
     def on_buffer_full(self, tp: TP) -> None:
         """Room is counted per partition by `max_in_flight`; Faust's own queue pressure must not pause anything."""
@@ -225,7 +249,7 @@ class BatchConsumer(Consumer):
             committed = self._read_offset.get(tp)
             expected = starts[tp] if committed is None else committed
             self._deliveries[tp] = _Delivery(expected)
-            self._thread.seek(tp, expected)
+            await self._thread.seek_here(tp, expected)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish or drop what is under way, commit what is done, forget the rest."""
@@ -237,7 +261,7 @@ class BatchConsumer(Consumer):
         """Give work under way a moment, then revoke it; commit what is done. Never waits longer than the grace."""
         deadline = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < deadline and any(not b.is_done for b in self._unfinished()):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # noqa: ASYNC110 - an event per batch would cost more than it saves
         for batch in self._unfinished():
             if not batch.is_done:
                 batch.revoke()
@@ -251,18 +275,23 @@ class BatchConsumer(Consumer):
 
     @Service.task
     async def _seek_stuck(self) -> None:
-        """Seek again where records are known to wait and none came for a while."""
+        """Seek again where records are known to wait and none came for a while, although fetches had nothing to do."""
         async for _ in self.itertimer(1.0, name="seek-stuck"):
             now = time.monotonic()
             for tp, delivery in list(self._deliveries.items()):
                 end = self.highwater(tp)
                 busy = delivery.in_flight or end is None or delivery.expected >= end
                 if busy or not self.flow_active or tp in self._paused_partitions:
-                    delivery.idle_since = now
-                elif now - delivery.idle_since > STUCK_SECONDS:
-                    logger.warning("%s-%s: nothing came for %.0f s, seeking %s", *tp, STUCK_SECONDS, delivery.expected)
-                    delivery.idle_since = now
-                    self._thread.seek(tp, delivery.expected)
+                    delivery.idle_since, delivery.empty_fetches = now, 0
+                elif now - delivery.idle_since > (STUCK_SECONDS if delivery.empty_fetches > 2 else STARVED_SECONDS):
+                    logger.warning("%s-%s: nothing came for a while, seeking %s", *tp, delivery.expected)
+                    delivery.idle_since, delivery.empty_fetches = now, 0
+                    await self._thread.seek_here(tp, delivery.expected)
+
+    async def committed(self, tp: TP) -> int | None:
+        """The group's committed offset, asked of the broker."""
+        found: int | None = await self._thread.committed(tp)
+        return found
 
     def positions(self) -> dict[TP, Position]:
         """Where every batch partition of this worker stands."""
@@ -274,6 +303,9 @@ class BatchConsumer(Consumer):
                 self._committed_offset.get(tp), delivery.expected, self.highwater(tp), len(delivery.in_flight), oldest
             )
         return found
+
+    async def verify_all_partitions_active(self) -> None:
+        """Faust's own detector judges by its acknowledgements, which we do not use: `_seek_stuck` watches instead."""
 
     # -- commit -------------------------------------------------------------------------------------------------
 

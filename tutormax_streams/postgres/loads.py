@@ -15,6 +15,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from models.events import Event
 from tutormax_streams.postgres.database import Connection, Database
 from tutormax_streams.postgres.kinds import KINDS, Kind
+from tutormax_streams.postgres.parking import unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,13 @@ class Loader:
             partial(_page, kind=KINDS[kind], after=after, limit=limit, since_us=since_us),
         )
 
-    async def counts(self) -> dict[str, int]:
-        """Rows by kind, counted."""
-        return await self._database.run(_counts)
+    async def parked_page(self, after: str = "", limit: int = 1000) -> Page:
+        """The next records that wait for a parent and so are in no table, behind the key `after` of such a page."""
+        return await self._database.run(partial(_parked_page, after=after, limit=limit))
+
+    async def counts(self, since_us: int | None = None) -> dict[str, int]:
+        """Rows by kind, counted; with `since_us` as `page` would read them, and what is parked besides."""
+        return await self._database.run(partial(_counts, since_us=since_us))
 
     async def fences(self) -> list[FencePosition]:
         """How far the fences reach, by epoch and partition of `facts`."""
@@ -87,23 +92,47 @@ async def _page(connection: Connection, kind: Kind, after: str, limit: int, sinc
 
 
 def _page_query(kind: Kind, since_us: int | None) -> Composed:
-    condition: SQL | Composed = SQL("true")
-    if since_us is not None:
-        seconds, microseconds = divmod(since_us, 1_000_000)
-        since = SQL("(to_timestamp({}) + {} * interval '1 microsecond')").format(seconds, microseconds)
-        condition = _SINCE[kind.name].format(since=since)
     return SQL(
         "SELECT {columns} FROM {table} AS row WHERE row.{key} > %s AND {condition} ORDER BY row.{key} LIMIT %s"
     ).format(
-        columns=kind.selected(), table=Identifier(kind.table), key=Identifier(kind.columns[0]), condition=condition
+        columns=kind.selected(),
+        table=Identifier(kind.table),
+        key=Identifier(kind.columns[0]),
+        condition=_condition(kind, since_us),
     )
 
 
-async def _counts(connection: Connection) -> dict[str, int]:
+def _condition(kind: Kind, since_us: int | None) -> SQL | Composed:
+    if since_us is None:
+        return SQL("true")
+    seconds, microseconds = divmod(since_us, 1_000_000)
+    since = SQL("(to_timestamp({}) + {} * interval '1 microsecond')").format(seconds, microseconds)
+    return _SINCE[kind.name].format(since=since)
+
+
+async def _parked_page(connection: Connection, after: str, limit: int) -> Page:
+    found = await connection.execute(
+        """
+        SELECT kind || ' ' || id, payload FROM tutormax_streams.parked
+        WHERE (kind || ' ' || id) COLLATE "C" > %s ORDER BY (kind || ' ' || id) COLLATE "C" LIMIT %s
+        """,
+        [after, limit],
+        binary=True,
+    )
+    rows = await found.fetchall()
+    return Page([unpacked(row[1]).event for row in rows], [], rows[-1][0] if len(rows) == limit else None)
+
+
+async def _counts(connection: Connection, since_us: int | None) -> dict[str, int]:
     counts = {}
     for kind in KINDS.values():
-        found = await connection.execute(SQL("SELECT count(*) FROM {}").format(Identifier(kind.table)))
+        found = await connection.execute(
+            SQL("SELECT count(*) FROM {} AS row WHERE {}").format(Identifier(kind.table), _condition(kind, since_us))
+        )
         counts[kind.name] = _only(await found.fetchone())
+    if since_us is not None:
+        found = await connection.execute("SELECT count(*) FROM tutormax_streams.parked")
+        counts["parked"] = _only(await found.fetchone())
     return counts
 
 

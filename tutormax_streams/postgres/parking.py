@@ -35,6 +35,12 @@ STAGE: Final = Stage(
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODER: Final = msgspec.msgpack.Decoder(Enriched)
 
+
+def unpacked(payload: bytes) -> Enriched:
+    """What lies in column `payload`."""
+    return _DECODER.decode(payload)
+
+
 _PARK: Final = """
 INSERT INTO tutormax_streams.parked AS stored (kind, id, version_us, digest, tutor_id, student_id, payload)
 SELECT kind, id, version_us, digest, tutor_id, student_id, payload FROM pg_temp.tutormax_staged_parked
@@ -134,7 +140,7 @@ async def _take(connection: Connection, query: LiteralString, *values: object) -
     taken = []
     for kind, id_, payload in await found.fetchall():
         try:
-            taken.append(Parked(kind, id_, _DECODER.decode(payload)))
+            taken.append(Parked(kind, id_, unpacked(payload)))
         except msgspec.DecodeError as error:
             await connection.execute(_REFUSE, [f"unreadable: {error}", kind, id_])
     return taken
