@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from psycopg import ProgrammingError, conninfo
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -20,7 +21,9 @@ Role = Literal["stream", "sink"]
 class Settings(BaseSettings):
     """Effective settings of a process."""
 
-    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        populate_by_name=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     kafka_bootstrap_servers: str = "localhost:9092"
     """KAFKA_BOOTSTRAP_SERVERS: host:port of one or more brokers, separated by commas."""
@@ -43,70 +46,88 @@ class Settings(BaseSettings):
     kafka_idempotent_producer: bool = True
     """KAFKA_IDEMPOTENT_PRODUCER: off only for brokers that cannot, such as the embedded one of the demo."""
 
-    database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("TUTORMAX_DATABASE_URL", "database_url"))
+    database_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("TUTORMAX_DATABASE_URL", "database_url")
+    )
     """TUTORMAX_DATABASE_URL: postgresql://user:password@host:port/db; goes before POSTGRES_*."""
     postgres_host: str = "localhost"
-    """POSTGRES_HOST."""
+    """POSTGRES_HOST: with the four below, where TUTORMAX_DATABASE_URL is unset."""
     postgres_port: int = 5432
-    """POSTGRES_PORT."""
+    """POSTGRES_PORT: where the server listens."""
     postgres_user: str = "tutormax"
-    """POSTGRES_USER."""
+    """POSTGRES_USER: needs to read and write the platform's tables."""
     postgres_password: SecretStr = SecretStr("tutormax_dev")
-    """POSTGRES_PASSWORD."""
+    """POSTGRES_PASSWORD: that user's."""
     postgres_db: str = "tutormax"
-    """POSTGRES_DB."""
+    """POSTGRES_DB: the platform's database."""
 
     roles: Annotated[tuple[Role, ...], NoDecode] = Field(
-        ("stream", "sink"), validation_alias=AliasChoices("TUTORMAX_ROLES", "roles")
+        default=("stream", "sink"), validation_alias=AliasChoices("TUTORMAX_ROLES", "roles")
     )
     """TUTORMAX_ROLES: which apps this process runs, separated by commas: stream, sink."""
     app_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$")] = Field(
-        "tutormax", validation_alias=AliasChoices("TUTORMAX_APP_ID", "app_id")
+        default="tutormax", validation_alias=AliasChoices("TUTORMAX_APP_ID", "app_id")
     )
     """TUTORMAX_APP_ID: first part of the consumer groups' and changelogs' names."""
-    data_dir: Path = Field(Path("tutormax-data"), validation_alias=AliasChoices("TUTORMAX_DATA_DIR", "data_dir"))
+    data_dir: Path = Field(
+        default=Path("tutormax-data"), validation_alias=AliasChoices("TUTORMAX_DATA_DIR", "data_dir")
+    )
     """TUTORMAX_DATA_DIR: local copies of the tables, one directory per worker. Losing it costs a recovery, no data."""
-    store: Literal["rocksdb", "memory"] = Field("rocksdb", validation_alias=AliasChoices("TUTORMAX_STORE", "store"))
+    store: Literal["rocksdb", "memory"] = Field(
+        default="rocksdb", validation_alias=AliasChoices("TUTORMAX_STORE", "store")
+    )
     """TUTORMAX_STORE: memory recovers everything from Kafka at each start."""
-    worker_name: str | None = Field(None, validation_alias=AliasChoices("TUTORMAX_INSTANCE_ID", "worker_name"))
+    worker_name: str | None = Field(default=None, validation_alias=AliasChoices("TUTORMAX_INSTANCE_ID", "worker_name"))
     """TUTORMAX_INSTANCE_ID: stable, unique name of this worker (host name and web port when unset); a restart under
     the same name takes its partitions back at once, without waiting for the session to time out."""
     flush_interval_seconds: Annotated[float, Field(ge=0.05, le=60)] = Field(
-        1.0, validation_alias=AliasChoices("TUTORMAX_FLUSH_INTERVAL_SECONDS", "flush_interval_seconds")
+        default=1.0, validation_alias=AliasChoices("TUTORMAX_FLUSH_INTERVAL_SECONDS", "flush_interval_seconds")
     )
     """TUTORMAX_FLUSH_INTERVAL_SECONDS: at most one flush of metrics in this time."""
     engagement_mode: Literal["normalized", "upstream"] = Field(
-        "normalized", validation_alias=AliasChoices("TUTORMAX_ENGAGEMENT_MODE", "engagement_mode")
+        default="normalized", validation_alias=AliasChoices("TUTORMAX_ENGAGEMENT_MODE", "engagement_mode")
     )
     """TUTORMAX_ENGAGEMENT_MODE: `upstream` repeats the platform's formula literally, scales unmixed."""
-    naive_timezone: str = Field("UTC", validation_alias=AliasChoices("TUTORMAX_NAIVE_TIMEZONE", "naive_timezone"))
+    naive_timezone: str = Field(
+        default="UTC", validation_alias=AliasChoices("TUTORMAX_NAIVE_TIMEZONE", "naive_timezone")
+    )
     """TUTORMAX_NAIVE_TIMEZONE: zone of times that carry none."""
-    web_host: str = Field("0.0.0.0", validation_alias=AliasChoices("TUTORMAX_WEB_HOST", "web_host"))  # noqa: S104
+    web_host: str = Field(default="0.0.0.0", validation_alias=AliasChoices("TUTORMAX_WEB_HOST", "web_host"))  # noqa: S104
     """TUTORMAX_WEB_HOST: address that health and metrics are served on."""
     web_port: Annotated[int, Field(ge=1, le=65535)] = Field(
-        6066, validation_alias=AliasChoices("TUTORMAX_WEB_PORT", "web_port")
+        default=6066, validation_alias=AliasChoices("TUTORMAX_WEB_PORT", "web_port")
     )
-    """TUTORMAX_WEB_PORT."""
+    """TUTORMAX_WEB_PORT: of that address; workers on one host need different ones."""
     breaker_bad_pct: Annotated[float, Field(ge=0, le=100)] = Field(
-        50.0, validation_alias=AliasChoices("TUTORMAX_BREAKER_BAD_PCT", "breaker_bad_pct")
+        default=50.0, validation_alias=AliasChoices("TUTORMAX_BREAKER_BAD_PCT", "breaker_bad_pct")
     )
     """TUTORMAX_BREAKER_BAD_PCT: stop reading a topic when more than this share of it is rejected; 100 turns it off."""
     breaker_window: Annotated[int, Field(ge=1)] = Field(
-        1000, validation_alias=AliasChoices("TUTORMAX_BREAKER_WINDOW", "breaker_window")
+        default=1000, validation_alias=AliasChoices("TUTORMAX_BREAKER_WINDOW", "breaker_window")
     )
     """TUTORMAX_BREAKER_WINDOW: over how many of its last records, per worker."""
     breaker_cooldown_seconds: Annotated[float, Field(gt=0)] = Field(
-        30.0, validation_alias=AliasChoices("TUTORMAX_BREAKER_COOLDOWN_SECONDS", "breaker_cooldown_seconds")
+        default=30.0, validation_alias=AliasChoices("TUTORMAX_BREAKER_COOLDOWN_SECONDS", "breaker_cooldown_seconds")
     )
     """TUTORMAX_BREAKER_COOLDOWN_SECONDS: how long to leave it alone the first time; doubles while it stays bad."""
     log_format: Literal["json", "console"] = Field(
-        "json", validation_alias=AliasChoices("TUTORMAX_LOG_FORMAT", "log_format")
+        default="json", validation_alias=AliasChoices("TUTORMAX_LOG_FORMAT", "log_format")
     )
-    """TUTORMAX_LOG_FORMAT."""
+    """TUTORMAX_LOG_FORMAT: one JSON object a line, or lines for people."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", validation_alias=AliasChoices("TUTORMAX_LOG_LEVEL", "log_level")
+        default="INFO", validation_alias=AliasChoices("TUTORMAX_LOG_LEVEL", "log_level")
     )
-    """TUTORMAX_LOG_LEVEL."""
+    """TUTORMAX_LOG_LEVEL: the least that is logged."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _readable_url(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            conninfo.conninfo_to_dict(value.get_secret_value() if value else "")
+        except ProgrammingError:
+            # Not the driver's own words: they may repeat the password.
+            raise ValueError("must look like postgresql://user:password@host:5432/database") from None
+        return value
 
     @field_validator("roles", mode="before")
     @classmethod
