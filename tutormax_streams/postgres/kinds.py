@@ -173,7 +173,7 @@ SESSION: Final = Kind(
     version="updated_at",
     columns=rows.SESSION_COLUMNS,
     types=(
-        *("text", "text", "text", "int4", "timestamptz", "timestamptz", "int4", "text", "text", "bool", "bool", "int4"),
+        *("text", "text", "text", "int8", "timestamptz", "timestamptz", "int8", "text", "text", "bool", "bool", "int8"),
         *("float8", "bool", "bool", "timestamptz", "timestamptz"),
     ),
     parents=(("tutor_id", "tutors"), ("student_id", "students")),
@@ -187,7 +187,7 @@ FEEDBACK: Final = Kind(
     version="submitted_at",
     columns=rows.FEEDBACK_COLUMNS,
     types=(
-        *("text", "text", "text", "text", "int4", "bool", "int4", "int4", "int4", "int4", "int4", "bool", "text[]"),
+        *("text", "text", "text", "text", "int8", "bool", "int8", "int8", "int8", "int8", "int8", "bool", "text[]"),
         *("text", "timestamptz", "timestamptz"),
     ),
     parents=(("session_id", "sessions"), ("tutor_id", "tutors"), ("student_id", "students")),

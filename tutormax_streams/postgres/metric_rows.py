@@ -62,8 +62,8 @@ STAGE: Final = Stage(
     "tutormax_staged_metrics",
     (*METRIC_COLUMNS, "epoch", "position", "facts_partition"),
     (
-        *("text", "text", "timestamptz", "text", "int4", "float8", "float8", "float8", "int4", "float8", "float8"),
-        *("float8", "text", "timestamptz", "timestamptz", "int8", "int8", "int4"),
+        *("text", "text", "timestamptz", "text", "int8", "float8", "float8", "float8", "int8", "float8", "float8"),
+        *("float8", "text", "timestamptz", "timestamptz", "int8", "int8", "int8"),
     ),
 )
 
@@ -106,7 +106,7 @@ _MOVE: Final = (
 _PARKING: Final = Stage(
     "tutormax_staged_parked_metrics",
     ("tutor_id", "epoch", "position", "as_of", "facts_partition", "payload"),
-    ("text", "int8", "int8", "timestamptz", "int4", "bytea"),
+    ("text", "int8", "int8", "timestamptz", "int8", "bytea"),
 )
 STAGES: Final = (STAGE, _PARKING)
 

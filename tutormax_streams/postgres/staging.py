@@ -1,7 +1,7 @@
 """Temporary tables that batches pass through: rows are copied in binary, then one statement moves them on.
 
 A stage belongs to its session, is empty at the start of every transaction and knows nothing of keys or rules; its
-columns have the types of the platform's columns without their lengths, so that only the final statement can refuse.
+columns are wider than the platform's, so that what does not fit is refused by the final statement.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def prepared(*stages: Stage) -> Callable[[Connection], Awaitable[None]]:
     return prepare
 
 
-_TYPES: Final = {"text", "text[]", "int2", "int4", "int8", "float8", "bool", "bytea", "timestamptz"}
+# No int4: psycopg cuts what does not fit into one, silently. An int8 is refused by the column it is moved on to.
+_TYPES: Final = {"text", "text[]", "int8", "float8", "bool", "bytea", "timestamptz"}
 
 
 def _type(name: str) -> SQL:

@@ -22,7 +22,7 @@ STAGE: Final = Stage(
     "tutormax_staged_students",
     STUDENT_COLUMNS,
     (
-        *("text", "text", "int4", "text", "text[]", "bool", "text", "bool", "timestamptz", "text"),
+        *("text", "text", "int8", "text", "text[]", "bool", "text", "bool", "timestamptz", "text"),
         *("timestamptz", "timestamptz"),
     ),
 )
