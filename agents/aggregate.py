@@ -21,7 +21,8 @@ from typing import Any
 import faust
 import msgspec
 
-from agents.ports import Clock, Sender, Telemetry
+from agents import reading
+from agents.ports import Clock, DeadLetters, Sender, Telemetry
 from models import metrics, wire
 from models.facts import Barrier
 from models.metrics import EngagementMode, MetricsUpdated
@@ -37,6 +38,7 @@ PACED_TUTORS_PER_SECOND = 400
 TICK_SECONDS = 0.05
 TICK_BUDGET_US = 40_000  # how long one tick may compute before the stream gets its turn
 SWEEP_EVERY_TICKS = 20
+APPEND_TIME = 1  # Kafka's LogAppendTime: the broker's clock
 
 
 class Tutor(msgspec.Struct, gc=False):
@@ -92,6 +94,7 @@ class Aggregate:
     metrics_topic: str
     windows: TutorWindows
     send: Sender
+    dead_letters: DeadLetters
     clock: Clock
     telemetry: Telemetry
     epoch: int
@@ -105,11 +108,9 @@ class Aggregate:
 
     async def __call__(self, batch: RecordBatch) -> list[asyncio.Future[Any]]:
         shard = await self._shard(batch.partition)
-        incoming: list[Any] = []
-        for record in batch.records:
-            assert record.value is not None
-            incoming += wire.unpack_facts(record.value)
-        standing, confirmations = await self.windows.absorb(batch.partition, incoming)
+        packs, refusals = await reading.entries(batch, wire.unpack_facts, self.dead_letters, "facts")
+        incoming = [fact for pack in packs for fact in pack]
+        _, confirmations = await self.windows.absorb(batch.partition, incoming)
         for fact in incoming:
             if isinstance(fact, Barrier):
                 shard.gate_open = shard.gate_open or self._all_passed(batch.partition)
@@ -122,7 +123,7 @@ class Aggregate:
                 tutor.oldest_ms = fact.time_ms
             shard.news[fact.tutor_id] = None
         shard.position = batch.last + 1
-        return confirmations
+        return confirmations + refusals
 
     # -- shards -------------------------------------------------------------------------------------------------
 
@@ -144,17 +145,14 @@ class Aggregate:
         return shard
 
     def _writer(self, partition: int) -> bytes:
-        writer = self.windows.table.data.writers.get(partition)
+        writer = self.windows.table.held.writers.get(partition)
         if writer is None:
             raise Revoked(f"facts-{partition} is not held by this worker")
-        found: bytes = writer
-        return found
+        return writer
 
     def _all_passed(self, partition: int) -> bool:
         barriers = self.windows.barriers(partition)
-        return (
-            barriers is not None and barriers.epoch >= self.epoch and len(barriers.partitions) >= self.needs_barriers
-        )
+        return barriers is not None and barriers.epoch >= self.epoch and len(barriers.partitions) >= self.needs_barriers
 
     def _enumerate(self, shard: Shard, now_us: int) -> None:
         """Every tutor of the partition is due once, paced."""
@@ -220,7 +218,14 @@ class Aggregate:
         self.telemetry.count("published")
 
     def _sent(self, future: asyncio.Future[Any]) -> None:
-        if not future.cancelled() and (failure := future.exception()) is not None and self.on_failure is not None:
+        if future.cancelled():
+            return
+        failure = future.exception()
+        if failure is None:
+            record = future.result()
+            if record.timestamp_type == APPEND_TIME:
+                self.telemetry.set("clock_skew_seconds", self.clock() / 1e6 - record.timestamp / 1e3)
+        elif self.on_failure is not None:
             self.on_failure(failure)
 
     def current(self, partition: int, tutor_id: str) -> MetricsUpdated:

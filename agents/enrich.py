@@ -16,6 +16,7 @@ from typing import Any
 import faust
 import msgspec
 
+from agents import reading
 from agents.ports import Clock, DeadLetters, Sender, Telemetry
 from models import homes, wire
 from models.enrichment import derived
@@ -44,11 +45,9 @@ class Enrich:
     _under_way: dict[int, set[asyncio.Future[Any]]] = field(default_factory=lambda: defaultdict(set))
 
     async def __call__(self, batch: RecordBatch) -> list[asyncio.Future[Any]]:
-        confirmations: list[asyncio.Future[Any]] = []
+        entries, confirmations = await reading.entries(batch, wire.unpack_validated, self.dead_letters, "validated")
         events: list[Validated] = []
-        for record in batch.records:
-            assert record.value is not None
-            entry = wire.unpack_validated(record.value)
+        for entry in entries:
             if isinstance(entry, wire.HistoryEnd):
                 confirmations += await self._join(batch.partition, events)
                 events = []
@@ -123,9 +122,7 @@ class Enrich:
                 logger.exception("an event of %s could not be enriched", validated.origin.topic)
                 stand_in = msgspec.json.encode(event)
                 detail = f"enrichment raised {type(exc).__name__}; please report it"
-                refusals.append(
-                    await self.dead_letters.refuse_event(validated.origin, stand_in, "enrichment", detail)
-                )
+                refusals.append(await self.dead_letters.refuse_event(validated.origin, stand_in, "enrichment", detail))
                 continue
             # A home that is too old to remember has no winner: PostgreSQL's own guard decides there.
             slot = (key, type(event).__name__ if home is not None else f"{id(validated)}")

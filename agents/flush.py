@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import faust
 
+from agents import reading
 from agents.holding import Holder
-from agents.ports import Clock, MetricRows, MetricsFlushed, Telemetry
+from agents.ports import Clock, DeadLetters, MetricRows, MetricsFlushed, Telemetry
 from models import metrics
 from models.metrics import MetricsUpdated
 from tutormax_streams.batches import Gathering, RecordBatch, drive
@@ -29,6 +30,7 @@ class Flush:
     """The step for topic `metrics`, and the writer beside it."""
 
     rows: MetricRows
+    dead_letters: DeadLetters
     clock: Clock
     telemetry: Telemetry
     hold: Holder
@@ -39,10 +41,9 @@ class Flush:
         self.gathering = Gathering(self._write, MOST_RECORDS)
 
     async def __call__(self, batch: RecordBatch) -> None:
-        updates = [
-            (batch.partition, metrics.decode(record.value)) for record in batch.records if record.value is not None
-        ]
-        self.gathering.add(batch, updates)
+        updates, refusals = await reading.entries(batch, metrics.decode, self.dead_letters, "metrics")
+        await asyncio.gather(*refusals)
+        self.gathering.add(batch, [(batch.partition, update) for update in updates])
 
     async def _write(self, updates: list[tuple[int, MetricsUpdated]]) -> None:
         newest: dict[str, tuple[int, MetricsUpdated]] = {}

@@ -14,6 +14,7 @@ from typing import Any
 import faust
 import msgspec
 
+from agents import reading
 from agents.holding import Holder
 from agents.ports import Clock, DeadLetters, Records, RecordsWritten, Sender, Telemetry
 from models import wire
@@ -53,12 +54,10 @@ class Persist:
         self.gathering = Gathering(self._write, MOST_EVENTS)
 
     async def __call__(self, batch: RecordBatch) -> None:
-        events: list[Enriched] = []
-        for record in batch.records:
-            assert record.value is not None
-            # What `rebuild` loaded from the database is in the database.
-            events += [e for e in wire.unpack_enriched(record.value).events if e.origin.topic != "database"]
-        self.gathering.add(batch, events)
+        packs, refusals = await reading.entries(batch, wire.unpack_enriched, self.dead_letters, "enriched")
+        await asyncio.gather(*refusals)
+        # What `rebuild` loaded from the database is in the database.
+        self.gathering.add(batch, [e for pack in packs for e in pack.events if e.origin.topic != "database"])
 
     async def _write(self, events: list[Enriched]) -> None:
         started = self.clock()

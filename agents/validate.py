@@ -72,8 +72,10 @@ class Validate:
             partition = self.home_partition.of_new(event.home_id)
             homes[partition].append(Validated(event, digest(event), origin, warnings))
         for partition, events in homes.items():
-            for pack in wire.packs(events, wire.pack_validated):
-                confirmations.append(await self.send.send(self.validated_topic, pack, partition=partition))
+            confirmations += [
+                await self.send.send(self.validated_topic, pack, partition=partition)
+                for pack in wire.packs(events, wire.pack_validated)
+            ]
         self._count(len(batch.records), rejected, warned, tombstones)
         return confirmations
 

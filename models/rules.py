@@ -7,7 +7,7 @@
        stamped by a clock    created_at, updated_at, onboarding_date      5 minutes of clock skew   then an error
        planned or happening  scheduled_start, actual_start (C1)           warned of, up to 31 days  then an error
                              event_timestamp
-       of feedback (C2)      submitted_at, created_at                     warned of, up to 32 days  then an error
+       of feedback (C2)      submitted_at                                 warned of, up to 32 days  then an error
 
    `event_timestamp` is an event time like the first two (C16), so it gets their room: a host whose clock runs in
    another zone than it says loses nothing, and what is remembered of it ends in time (31 days).
@@ -48,7 +48,6 @@ WARNINGS: Final[dict[str, str]] = {
     "engagement_on_no_show": "a no-show with an engagement_score above 0.1",
     # feedback
     "submitted_ahead": "submitted_at is in the future (C2)",
-    "created_ahead": "created_at is in the future (C2)",
     "submitted_before_created": "submitted_at is earlier than created_at (C2)",
     "recommendation_missing": "a first session without would_recommend (C19)",
     "areas_missing": "a first session without improvement_areas",
@@ -219,9 +218,9 @@ def feedback(payload: FeedbackPayload, now_us: int, naive_zone: tzinfo) -> Accep
     """Contract §2.3."""
     submitted_us, _ = instant(payload.submitted_at, naive_zone)
     created_us, _ = instant(payload.created_at, naive_zone)
-    if submitted_us > now_us + FEEDBACK_AHEAD_US or created_us > now_us + FEEDBACK_AHEAD_US:
+    if submitted_us > now_us + FEEDBACK_AHEAD_US or created_us > now_us + SKEW_US:
         faults = _time_faults(
-            now_us, ("submitted_at", submitted_us, FEEDBACK_AHEAD_US), ("created_at", created_us, FEEDBACK_AHEAD_US)
+            now_us, ("submitted_at", submitted_us, FEEDBACK_AHEAD_US), ("created_at", created_us, SKEW_US)
         )
         return Rejected("invalid", "; ".join(faults))
 
@@ -240,8 +239,6 @@ def feedback(payload: FeedbackPayload, now_us: int, naive_zone: tzinfo) -> Accep
     )
     if submitted_us > now_us:
         warnings.append("submitted_ahead")
-    if created_us > now_us:
-        warnings.append("created_ahead")
     if submitted_us < created_us:
         warnings.append("submitted_before_created")
     if is_first_session:

@@ -18,12 +18,12 @@ class Sweeper:
         self._expired = expired
         self._cursors: dict[int, bytes] = {}
 
-    async def step(
-        self, partition: int, now_us: int, keys: int = 500
-    ) -> tuple[list[bytes], list[asyncio.Future[Any]]]:
+    async def step(self, partition: int, now_us: int, keys: int = 500) -> tuple[list[bytes], list[asyncio.Future[Any]]]:
         """Look at the next `keys` keys and discard the expired ones: (keys discarded, confirmations)."""
         start = self._cursors.get(partition, b"")
         seen = list(islice(self._table.scan(partition, start), keys))
         self._cursors[partition] = seen[-1][0] + b"\x00" if len(seen) == keys else b""
-        gone = [key for key, payload in seen if not key.startswith(b"\x00") and self._expired(payload, now_us)]
-        return gone, await self._table.discard(partition, gone) if gone else []
+        old = [key for key, payload in seen if not key.startswith(b"\x00") and self._expired(payload, now_us)]
+        if not old:
+            return [], []
+        return await self._table.discard(partition, old, lambda payload: self._expired(payload, now_us))

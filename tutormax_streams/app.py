@@ -20,7 +20,7 @@ from models.breaker import Breaker
 from models.metrics import decode as decode_metrics
 from models.parsing import Parser
 from tables import entities, tutor_windows
-from tutormax_streams.batches import Partitioner, Sender, attach_batches
+from tutormax_streams.batches import Partitioner, Sender, attach_batches, batch_consumer, recovery_remaining
 from tutormax_streams.batches.shelves import SharedMemory
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.kafka import LogReader, tls_context
@@ -63,9 +63,8 @@ class Runtime:
         age: dict[str, float] = {}
         owned: dict[str, int] = {}
         for app in self.apps:
-            if not app.consumer:
-                continue
-            for tp, position in app.consumer.positions().items():
+            consumer = batch_consumer(app)
+            for tp, position in consumer.positions().items() if consumer is not None else ():
                 topic = tp.topic
                 owned[topic] = owned.get(topic, 0) + 1
                 if position.end is not None:
@@ -185,14 +184,12 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
     enrich.attach(
         app,
         topics.validated,
-        enrich.Enrich(
-            topics.enriched, topics.facts, homes, tutor_partition, sender, letters, runtime.clock, telemetry
-        ),
+        enrich.Enrich(topics.enriched, topics.facts, homes, tutor_partition, sender, letters, runtime.clock, telemetry),
     )
 
     async def note_assignment(partition: int) -> Assignment:
         first, end = await reader.ends(topics.facts, partition)
-        committed = await app.consumer.committed(TP(topics.facts, partition))
+        committed = await consumer.committed(TP(topics.facts, partition)) if (consumer := batch_consumer(app)) else None
         newest = await reader.last(topics.metrics, partition)
         as_of_us = decode_metrics(newest.value).as_of_us if newest is not None and newest.value else 0
         return Assignment(end, max(committed or 0, first), as_of_us)
@@ -201,6 +198,7 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
         topics.metrics,
         windows,
         sender,
+        letters,
         runtime.clock,
         telemetry,
         runtime.epoch.number,
@@ -211,21 +209,22 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
     aggregate.attach(app, topics.facts, step)
 
     def reasons() -> list[str]:
-        if not app.consumer or not app.assignor.assigned_actives():
+        if batch_consumer(app) is None or not app.assignor.assigned_actives():
             return ["no partitions are assigned yet"]
         found = []
         if app.rebalancing:
             found.append("the group is rebalancing")
         if app.in_recovery or not app.tables.actives_ready:
-            left = sum(max(0, n) for n in app.tables.recovery.active_remaining().values())
-            found.append(f"tables are being recovered, {left} changelog records to go")
+            found.append(f"tables are being recovered, {recovery_remaining(app)} changelog records to go")
         elif not step.complete:
             found.append("catching up with the log before publishing")
+        skew = telemetry.value("clock_skew_seconds")
+        if abs(skew) > MOST_SKEW_SECONDS:
+            found.append(f"this worker's clock differs from the broker's by {skew:.1f} s: synchronise it (NTP)")
         found += [f"breaker of topic {name} is open" for name, b in breakers.items() if b.state == "open"]
         return found
 
     runtime.health.watch("stream", reasons)
-    app.on_before_shutdown.connect(lambda *_, **__: None)
     return app
 
 
@@ -251,9 +250,10 @@ def create_sink_app(runtime: Runtime, *, web: bool = False) -> faust.App:
         app,
         topics.metrics,
         flush.Flush(
-            MetricsWriter(database), runtime.clock, telemetry, holding("flush"), settings.flush_interval_seconds
+            MetricsWriter(database), letters, runtime.clock, telemetry, holding("flush"),
+            settings.flush_interval_seconds,
         ),
-    )
+    )  # fmt: skip
 
     def reasons() -> list[str]:
         found = [f"{sink} waits for PostgreSQL: {why}" for sink, why in holding.reasons.items()]

@@ -137,7 +137,9 @@ async def _renew(admin: AIOKafkaAdminClient, settings: Settings, plans: list[top
     deadline = time.monotonic() + DELETION_SECONDS
     while left := set(old) & set(await admin.list_topics()):
         if time.monotonic() > deadline:
-            raise topics.TopicsWrong([f"the broker does not delete {', '.join(sorted(left))}: allow delete.topic.enable"])
+            raise topics.TopicsWrong(
+                [f"the broker does not delete {', '.join(sorted(left))}: allow delete.topic.enable"]
+            )
         await asyncio.sleep(0.2)
     await topics.create(admin, settings, plans)
 

@@ -34,9 +34,7 @@ class DeadLetterBox:
             record = await self._reader.at(self._topics.raw(origin.topic), origin.partition, origin.offset)
         if record is not None:
             return await self.refuse_record(record, origin.topic, reason, detail)
-        headers = _headers(
-            origin.topic, origin.partition, origin.offset, origin.time_ms, reason, detail, "normalised"
-        )
+        headers = _headers(origin.topic, origin.partition, origin.offset, origin.time_ms, reason, detail, "normalised")
         return await self._sender.send(self._topics.dead_letter, stand_in, headers=headers)
 
 

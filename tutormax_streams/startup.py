@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from aiokafka import TopicPartition
+from psycopg.sql import SQL, Identifier
 
 from tutormax_streams import epoch as epochs
 from tutormax_streams import kafka, topics
@@ -50,11 +52,10 @@ async def prepare(settings: Settings) -> Epoch:
             raise Refused(f"a rebuild was begun and not finished: {REBUILD}", STATE)
         await _check_kafka_state(settings, epoch)
         await _check_database(settings, epoch)
+    except (kafka.KafkaAway, topics.TopicsWrong) as exc:
+        raise Refused(str(exc), KAFKA) from exc
+    else:
         return epoch
-    except kafka.KafkaAway as exc:
-        raise Refused(str(exc), KAFKA) from exc
-    except topics.TopicsWrong as exc:
-        raise Refused(str(exc), KAFKA) from exc
 
 
 async def _begin(settings: Settings) -> Epoch:
@@ -94,7 +95,7 @@ async def _begin(settings: Settings) -> Epoch:
 async def _tables_with_rows(connection: Connection) -> list[str]:
     held = []
     for table in HISTORY_TABLES:
-        cursor = await connection.execute(f"SELECT EXISTS (SELECT FROM {table})")  # type: ignore[arg-type]
+        cursor = await connection.execute(SQL("SELECT EXISTS (SELECT FROM {})").format(Identifier(table)))
         row = await cursor.fetchone()
         if row and row[0]:
             held.append(table)
@@ -169,7 +170,7 @@ async def _check_database(settings: Settings, epoch: Epoch) -> None:
                 )
 
 
-def _furthest(epoch: int):  # type: ignore[no-untyped-def]
+def _furthest(epoch: int) -> Callable[[Connection], Awaitable[list[tuple[int, int]]]]:
     async def read(connection: Connection) -> list[tuple[int, int]]:
         cursor = await connection.execute(
             "SELECT facts_partition, max(position) FROM tutormax_streams.metric_fences WHERE epoch = %s GROUP BY 1",

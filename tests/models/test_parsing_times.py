@@ -145,7 +145,7 @@ AHEAD_RULES = [
     ("session", "created_at", MINUTES_5, "5 minutes", None),
     ("session", "updated_at", MINUTES_5, "5 minutes", None),
     ("feedback", "submitted_at", 32 * DAY_US, "32 days", "submitted_ahead"),
-    ("feedback", "created_at", 32 * DAY_US, "32 days", "created_ahead"),
+    ("feedback", "created_at", MINUTES_5, "5 minutes", None),
     ("tutor_event", "event_timestamp", 31 * DAY_US, "31 days", "event_ahead"),
     ("tutor_event", "created_at", MINUTES_5, "5 minutes", None),
 ]

@@ -4,12 +4,13 @@ Faust keeps the group, the assignment, table recovery and the web; the private n
 used in this package only and listed in `pins`.
 """
 
-from tutormax_streams.batches.consumer import BatchTransport, attach_batches
+from tutormax_streams.batches.consumer import BatchTransport, attach_batches, batch_consumer
 from tutormax_streams.batches.driving import crash_soon, drive
 from tutormax_streams.batches.gathering import Gathering
 from tutormax_streams.batches.partitioning import Partitioner
 from tutormax_streams.batches.producer import Sender
 from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
+from tutormax_streams.batches.recovery import recovery_remaining
 from tutormax_streams.batches.table import MergedTable
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "Revoked",
     "Sender",
     "attach_batches",
+    "batch_consumer",
     "crash_soon",
     "drive",
+    "recovery_remaining",
 ]

@@ -19,7 +19,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka import TopicPartition
@@ -116,6 +116,7 @@ class BatchConsumer(Consumer):
     batch_topics: frozenset[str] = frozenset()
     packed_topics: frozenset[str] = frozenset()
     packed_bytes = 1 << 18  # a record of a packed topic carries many events
+    _thread: BatchConsumerThread
     on_gap: Callable[[TP, int, int], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -192,8 +193,8 @@ class BatchConsumer(Consumer):
         tp, newest = batch.tp, batch.records[-1]
         self.app.monitor.track_tp_end_offset(tp, self.highwater(tp) or 0)
         return ConsumerMessage(
-            tp.topic, tp.partition, batch.last, newest.timestamp / 1000.0, 0, None, None, batch, None, 0, 0, tp,
-            generation_id=generation,
+            tp.topic, tp.partition, batch.last, newest.timestamp / 1000.0, 0, None, None, cast(bytes, batch), None, 0, 0,
+            tp, generation_id=generation,
         )  # fmt: skip
 
     def _runs(self, tp: TP, records: Sequence[Record]) -> tuple[list[list[Record]], int | None]:
@@ -260,8 +261,11 @@ class BatchConsumer(Consumer):
     async def wait_empty(self) -> None:
         """Give work under way a moment, then revoke it; commit what is done. Never waits longer than the grace."""
         deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline and any(not b.is_done for b in self._unfinished()):
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - an event per batch would cost more than it saves
+        # Looking now and then is cheaper than an event per batch.
+        while time.monotonic() < deadline and any(  # noqa: ASYNC110
+            b.is_taken and not b.is_done for b in self._unfinished()
+        ):
+            await asyncio.sleep(0.02)
         for batch in self._unfinished():
             if not batch.is_done:
                 batch.revoke()
@@ -329,6 +333,11 @@ class BatchConsumer(Consumer):
         self._committed_offset.update(mine)
         self.app.monitor.on_tp_commit(mine)
         return True
+
+
+def batch_consumer(app: faust.App) -> BatchConsumer | None:
+    """The consumer of an app made by `attach_batches`, once there is one."""
+    return cast(BatchConsumer | None, app._consumer)
 
 
 class BatchTransport(Transport):

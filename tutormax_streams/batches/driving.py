@@ -13,9 +13,14 @@ from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
 Step = Callable[[RecordBatch], Awaitable[Iterable[Awaitable[Any]] | None]]
 
 
+_crashing: set[asyncio.Future[Any]] = set()  # the loop holds tasks weakly
+
+
 def crash_soon(app: faust.App, failure: BaseException) -> None:
     """Stop the worker from a callback."""
-    asyncio.ensure_future(app.crash(failure))
+    task = asyncio.ensure_future(app.crash(failure))
+    _crashing.add(task)
+    task.add_done_callback(_crashing.discard)
 
 
 def drive(app: faust.App, topic: str, step: Step, name: str) -> None:
@@ -29,11 +34,12 @@ def drive(app: faust.App, topic: str, step: Step, name: str) -> None:
     async def agent(stream: Any) -> None:
         batches: AsyncIterator[RecordBatch] = stream
         async for batch in batches:
+            batch.is_taken = True
             try:
                 confirmations = await step(batch)
             except Revoked:
                 continue
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it stops the worker
                 await app.crash(exc)
                 await asyncio.sleep(3600)  # the worker is stopping; the loop must not take another batch
             else:

@@ -15,10 +15,9 @@ def murmur2(data: bytes) -> int:
     size = len(data)
     h = _SEED ^ size
     words = size >> 2
-    for k in _WORDS[words](data) if words < 64 else struct.unpack_from(f"<{words}I", data):
-        k = k * _MULTIPLIER & _MASK
-        k = (k ^ (k >> 24)) * _MULTIPLIER & _MASK
-        h = (h * _MULTIPLIER & _MASK) ^ k
+    for word in _WORDS[words](data) if words < 64 else struct.unpack_from(f"<{words}I", data):
+        k = word * _MULTIPLIER & _MASK
+        h = (h * _MULTIPLIER & _MASK) ^ ((k ^ (k >> 24)) * _MULTIPLIER & _MASK)
     rest = size & 3
     if rest:
         h = (h ^ int.from_bytes(data[-rest:], "little")) * _MULTIPLIER & _MASK

@@ -35,13 +35,14 @@ class RecordBatch:
     acknowledgements are ignored, so an exception in an agent can never commit what it did not finish.
     """
 
-    __slots__ = ("_revoked", "_tasks", "first", "is_done", "last", "records", "tp")
+    __slots__ = ("_revoked", "_tasks", "first", "is_done", "is_taken", "last", "records", "tp")
 
     def __init__(self, tp: TP, records: Sequence[Record]) -> None:
         self.tp = tp
         self.records = records
         self.first = records[0].offset
         self.last = records[-1].offset
+        self.is_taken = False  # an agent has begun with it
         self.is_done = False
         self._revoked = False
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -93,11 +94,8 @@ class RecordBatch:
         if not pending:
             self.done()
             return
-        gathered = asyncio.gather(*pending)
-        self._tasks.add(gathered)
 
         def settled(future: asyncio.Future[Any]) -> None:
-            self._tasks.discard(gathered)
             if future.cancelled():
                 return
             failure = future.exception()
@@ -106,10 +104,10 @@ class RecordBatch:
             elif not self._revoked:
                 on_failure(failure)
 
-        gathered.add_done_callback(settled)
+        asyncio.gather(*pending).add_done_callback(settled)
 
 
-class RawBatch(faust.Schema):
+class RawBatch(faust.Schema):  # type: ignore[type-arg]
     """Hands the `RecordBatch` to the agent as it is, without decoding anything."""
 
     def compile(self, app: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import faust
 from faust.types import TP
 
 from tutormax_streams.batches.records import Record
@@ -18,7 +17,7 @@ from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES, MergedTable
 STEP = 2_000  # records applied before the event loop gets a turn
 
 
-async def apply_changelog(app: faust.App, tp: TP, records: Sequence[Record]) -> None:
+async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
     """Apply what was fetched of changelog partition `tp`, and tell Faust how far recovery has come."""
     recovery = app.tables.recovery
     if not recovery.in_recovery or tp not in recovery.active_tps:
@@ -39,7 +38,7 @@ async def apply_changelog(app: faust.App, tp: TP, records: Sequence[Record]) -> 
 
 def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Record]) -> None:
     """Merge changelog records into the shelf, in their order, and remember the last offset."""
-    shelf = table.data.shelf(partition)
+    shelf = table.held.shelf(partition)
     keys = list({r.key[:-WRITER_BYTES] for r in records if r.key is not None})
     held = dict(zip(keys, shelf.get_many(keys), strict=True))
     changed: dict[bytes, bytes | None] = {}
@@ -67,3 +66,8 @@ def _merged(table: MergedTable[Any], current: bytes, writer: bytes, payload: byt
         return writer + payload
     merged = table.encode(table.merge_values(table.decode(old), table.decode(payload)))
     return current if merged == old else writer + merged
+
+
+def recovery_remaining(app: Any) -> int:
+    """Changelog records still to be read before the tables of `app` are complete."""
+    return sum(max(0, count) for count in app.tables.recovery.active_remaining().values())

@@ -10,10 +10,10 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import rocksdict
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedDict  # type: ignore[import-untyped]  # it ships no types
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class MemoryShelf:
     """Forgets everything with the assignment; for tests and small deployments."""
 
     def __init__(self) -> None:
-        self._data: SortedDict[bytes, bytes] = SortedDict()
+        self._data = SortedDict()
         self.offset: int | None = None
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -119,8 +119,7 @@ class RocksShelf:
             self.offset = None
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        found: list[bytes | None] = self._db.get(list(keys))
-        return found
+        return cast(list[bytes | None], self._db.get(list(keys)))
 
     def write(self, items: Iterable[tuple[bytes, bytes | None]], offset: int | None = None) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
@@ -140,7 +139,8 @@ class RocksShelf:
         self.write((), offset)
 
     def scan(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for key, value in self._db.items(from_key=start):
+        pairs = cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=start))
+        for key, value in pairs:
             if not key.startswith(b"\x00\x00"):
                 yield key, value
 

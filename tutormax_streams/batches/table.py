@@ -9,7 +9,8 @@
    the new one.
 4. A value is written again even if the merge changed nothing: after a crash the local copy may be ahead of the
    changelog.
-5. The local copy's offset moves only over records that are known to be in it, one after the other; foreign records in
+5. Changes of a partition reach the changelog in the order in which they were made.
+6. The local copy's offset moves only over records that are known to be in it, one after the other; foreign records in
    between stop it, and the next recovery reads them.
 
 Known weakness: a zombie's late record leaves a key of its own that is deleted only when it expires; it holds an old
@@ -20,9 +21,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import faust
 from faust.stores.base import Store
@@ -38,14 +41,16 @@ WRITER_BYTES = 6
 EPOCH_KEY = b"\x00epoch"  # first record of each changelog partition: shows that the topic is the one we began with
 
 
-class PartitionStore(Store):  # type: ignore[misc,type-arg]
+class PartitionStore(Store):  # type: ignore[type-arg]
     """One shelf per partition that this worker owns; what Faust asks of a store, and no item access."""
 
     def __init__(self, table: MergedTable[Any]) -> None:
         super().__init__("merged://", table.app, table)
+        self._new_shelf = table.new_shelf
         self.data = {}
         self.shelves: dict[int, Shelf] = {}
         self.writers: dict[int, bytes] = {}
+        self.order: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def shelf(self, partition: int) -> Shelf:
         shelf = self.shelves.get(partition)
@@ -92,7 +97,7 @@ class PartitionStore(Store):  # type: ignore[misc,type-arg]
         for partition in [p for p in self.shelves if p not in mine]:
             self.shelves.pop(partition).close()
         opened = [p for p in mine if p not in self.shelves]
-        shelves = await asyncio.gather(*(asyncio.to_thread(self.table.new_shelf, p) for p in opened))
+        shelves = await asyncio.gather(*(asyncio.to_thread(self._new_shelf, p) for p in opened))
         self.shelves.update(zip(opened, shelves, strict=True))
         self.writers = {p: os.urandom(WRITER_BYTES) for p in mine}
 
@@ -102,7 +107,7 @@ class PartitionStore(Store):  # type: ignore[misc,type-arg]
         self.shelves.clear()
 
 
-class MergedTable(faust.Table, Generic[V]):  # type: ignore[misc,type-arg]
+class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
     """See the module's law. Create through `declare`."""
 
     encode: Callable[[V], bytes]
@@ -143,21 +148,26 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[misc,type-arg]
         await self.add_runtime_dependency(self.data)
 
     @property
+    def held(self) -> PartitionStore:
+        """What this worker holds of the table."""
+        return cast(PartitionStore, self.data)
+
+    @property
     def changelog_name(self) -> str:
         name: str = self.changelog_topic.get_topic_name()
         return name
 
     def owned_partitions(self) -> list[int]:
-        return sorted(self.data.shelves)
+        return sorted(self.held.shelves)
 
     def get(self, partition: int, key: bytes) -> V | None:  # type: ignore[override]
         """The merged value of a key. Raises `Revoked` where this worker does not hold the partition."""
-        (held,) = self.data.shelf(partition).get_many([key])
+        (held,) = self.held.shelf(partition).get_many([key])
         return None if held is None else self.decode(held[WRITER_BYTES:])
 
     def scan(self, partition: int, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(key, encoded value) in key order from `start` on, without the tables' own records."""
-        for key, held in self.data.shelf(partition).scan(start):
+        for key, held in self.held.shelf(partition).scan(start):
             yield key, held[WRITER_BYTES:]
 
     async def merge(
@@ -167,15 +177,20 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[misc,type-arg]
 
         Returns the merged values and the confirmations to wait for. Raises `Revoked` after the partition left.
         """
-        store = self.data
+        async with self.held.order[partition]:
+            return await self._merge(partition, incoming)
+
+    async def _merge(
+        self, partition: int, incoming: Mapping[bytes, V]
+    ) -> tuple[dict[bytes, V], list[asyncio.Future[Any]]]:
+        store = self.held
         shelf, writer = store.shelf(partition), store.writers[partition]
         merged: dict[bytes, V] = {}
         local: list[tuple[bytes, bytes | None]] = []
         records: list[tuple[bytes, bytes | None]] = []
         decode, encode, merge_values = self.decode, self.encode, self.merge_values
-        for (key, value), held in zip(incoming.items(), shelf.get_many(list(incoming)), strict=True):
-            if held is not None:
-                value = merge_values(decode(held[WRITER_BYTES:]), value)
+        for (key, news), held in zip(incoming.items(), shelf.get_many(list(incoming)), strict=True):
+            value = news if held is None else merge_values(decode(held[WRITER_BYTES:]), news)
             payload = encode(value)
             merged[key] = value
             local.append((key, writer + payload))
@@ -185,25 +200,35 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[misc,type-arg]
         shelf.write(local)
         return merged, await self._publish(partition, shelf, records)
 
-    async def discard(self, partition: int, keys: list[bytes]) -> list[asyncio.Future[Any]]:
-        """Delete keys, locally and in the changelog."""
-        shelf = self.data.shelf(partition)
-        held = shelf.get_many(keys)
-        records = [(key + old[:WRITER_BYTES], None) for key, old in zip(keys, held, strict=True) if old is not None]
-        shelf.write([(key, None) for key in keys])
-        return await self._publish(partition, shelf, records)
+    async def discard(
+        self, partition: int, keys: list[bytes], condition: Callable[[bytes], bool]
+    ) -> tuple[list[bytes], list[asyncio.Future[Any]]]:
+        """Delete those of `keys` whose encoded value still meets `condition`, locally and in the changelog.
+
+        Returns the keys deleted and the confirmations to wait for.
+        """
+        async with self.held.order[partition]:
+            shelf = self.held.shelf(partition)
+            gone = {
+                key: held
+                for key, held in zip(keys, shelf.get_many(keys), strict=True)
+                if held is not None and condition(held[WRITER_BYTES:])
+            }
+            shelf.write([(key, None) for key in gone])
+            records: list[tuple[bytes, bytes | None]] = [(k + held[:WRITER_BYTES], None) for k, held in gone.items()]
+            return list(gone), await self._publish(partition, shelf, records)
 
     async def _publish(
         self, partition: int, shelf: Shelf, records: list[tuple[bytes, bytes | None]]
     ) -> list[asyncio.Future[Any]]:
         confirmations = []
         for future, count in await self.confirmed.send_run(self.changelog_name, partition, records):
-            future.add_done_callback(lambda done, count=count: self._landed(partition, shelf, done, count))
+            future.add_done_callback(partial(self._landed, partition, shelf, count))
             confirmations.append(future)
         return confirmations
 
-    def _landed(self, partition: int, shelf: Shelf, done: asyncio.Future[Any], count: int) -> None:
-        if done.cancelled() or done.exception() is not None or self.data.shelves.get(partition) is not shelf:
+    def _landed(self, partition: int, shelf: Shelf, count: int, done: asyncio.Future[Any]) -> None:
+        if done.cancelled() or done.exception() is not None or self.held.shelves.get(partition) is not shelf:
             return
         first: int = done.result().offset
         if first == (-1 if shelf.offset is None else shelf.offset) + 1:
