@@ -168,7 +168,7 @@ def tutor_of(row: Sequence[Any]) -> Tutor:
         subjects=tuple(subjects),
         education_level=education,
         location=location,
-        baseline_sessions_per_week=_float(baseline),
+        baseline_sessions_per_week=baseline,
         behavioral_archetype=_ARCHETYPE_VALUES.get(archetype, archetype),
         created_us=created,
         updated_us=updated,
@@ -215,7 +215,6 @@ def session_of(row: Sequence[Any]) -> Session:
     """The session that a row holds, in wire values. Its score stays as stored, whatever its scale."""
     values = list(row)
     values[8] = _SESSION_TYPE_VALUES.get(values[8], values[8])
-    values[12] = _float(values[12])
     return Session(*values)
 
 

@@ -32,8 +32,3 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 def digest(event: Event) -> bytes:
     """8 bytes over the columns that PostgreSQL stores of an event."""
     return blake2b(_encode(_ROW_OF[type(event)](event)), digest_size=DIGEST_SIZE).digest()
-
-
-def version(event: Event) -> Version:
-    """The pair by which versions of one entity are compared."""
-    return (event.version_us, digest(event))

@@ -336,6 +336,19 @@ def test_forgetting_the_unknown_does_nothing() -> None:
     assert tutor.windows(T, "upstream")["7day"].sessions_scheduled == 1
 
 
+@pytest.mark.parametrize("gone", ["a", "b", "c"])
+def test_of_facts_at_one_instant_the_right_one_goes(gone: str) -> None:
+    facts = [session(name, part(T - 1), rated(rating)) for name, rating in (("a", 1), ("b", 2), ("c", 4))]
+    tutor = TutorFacts("ann", facts)
+    tutor.forget_session(gone)
+    assert tutor.windows(T, "upstream") == windows([f for f in facts if f.session_id != gone], mode="upstream")
+
+    events = [event(name, T - 1, "message_response", m) for name, m in (("a", 1.0), ("b", 2.0), ("c", 4.0))]
+    tutor = TutorFacts("ann", events)
+    tutor.forget_event(gone)
+    assert tutor.windows(T, "upstream") == windows([e for e in events if e.event_id != gone], mode="upstream")
+
+
 def test_standing_is_the_last_one_put() -> None:
     standing = StandingPart(T, DIGEST, "ann", "Ann", "active")
     tutor = TutorFacts("ann")
@@ -367,6 +380,13 @@ def test_no_stored_score_however_absurd_stops_the_windows(score: float) -> None:
     facts.append(session("d", part(T - 1, engagement=0.5), rated(-(2**31))))
     for mode in ENGAGEMENT_MODES:
         assert windows(facts, mode=mode)["7day"].sessions_scheduled == 4
+
+
+def test_infinities_stored_by_others_are_no_scores_and_no_response_times() -> None:
+    facts: list[Fact] = [session(str(score), part(T - 1, engagement=score)) for score in (math.inf, -math.inf, 0.5)]
+    facts += [event(str(minutes), T - 1, "message_response", minutes) for minutes in (math.inf, -math.inf, 3.0)]
+    metrics = windows(facts)["7day"]
+    assert (metrics.engagement_score, metrics.response_time_avg_minutes) == (round((20 + 20) / 0.6, 2), 3.0)
 
 
 def vector(
