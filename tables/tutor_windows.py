@@ -27,7 +27,7 @@ NAME = "tutor_windows"
 
 
 class TutorWindows:
-    """`cached_facts` bounds the facts held laid out, some 100 bytes each."""
+    """`cached_facts` bounds the facts held laid out, some 220 bytes each (as counted when they were laid out)."""
 
     def __init__(self, table: MergedTable[Remembered], cached_facts: int = 60_000) -> None:
         self.table = table
