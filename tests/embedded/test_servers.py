@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tutormax_streams.embedded import (
     TansuKafka,
     WheelPostgres,
 )
+from tutormax_streams.embedded import postgres as postgres_module
 from tutormax_streams.embedded.server import Server
 
 pytestmark = pytest.mark.servers
@@ -173,6 +175,20 @@ def test_no_server_outlives_a_guard_that_is_killed() -> None:
         server = psutil.Process(kafka.pid)
         os.kill(server.ppid(), signal.SIGKILL)
         server.wait(10)
+
+
+def test_a_wheel_that_only_root_may_read_still_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root's servers run as another user")
+    available(WheelPostgres)
+    installed = postgres_module._wheel()
+    assert installed is not None
+    for part in (installed.name, f"{installed.name}.libs"):
+        shutil.copytree(installed.parent / part, tmp_path / part)
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(postgres_module, "_wheel", lambda: tmp_path / installed.name)
+    with WheelPostgres() as postgres, psycopg.connect(postgres.conninfo()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_server_that_does_not_start_says_why_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
