@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final, LiteralString
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 
 from models import rows
 from tutormax_streams.postgres.platform_tables import PLATFORM_TABLES
@@ -41,6 +41,7 @@ _TEXT_COLUMNS: Final = {
     "tutor_performance_metrics": ("window", "performance_tier"),
 }
 _MIGRATE_HINT: Final = "run the platform's migrations, or `tutormax-streams database ensure` for a database of its own"
+_GRANT_HINT: Final = "GRANT USAGE ON SCHEMA tutormax_streams and GRANT ALL ON ALL TABLES in it to the user"
 _ENSURE_HINT: Final = "run `tutormax-streams database ensure`"
 
 
@@ -77,23 +78,14 @@ async def check(connection: AsyncConnection[Any]) -> list[str]:
     problems = await _server_problems(connection)
     missing = set(_COLUMNS) - await _present(connection, _COLUMNS)
     if missing:
-        problems.append(f"The platform's tables {', '.join(sorted(missing))} do not exist: {_MIGRATE_HINT}.")
+        names = ", ".join(sorted(missing))
+        problems.append(f"The platform's tables {names} do not exist, or this user may not see them: {_MIGRATE_HINT}.")
     for table in _COLUMNS.keys() - missing:
         problems += await _table_problems(connection, table)
     for table, column in _KEYS:
         if table not in missing and not await _is_unique(connection, table, column):
             problems.append(f"{table}.{column} is not unique, and upserts need it to be: {_MIGRATE_HINT}.")
-    version = await _layout_version(connection)
-    if version is None:
-        problems.append(f"Our tables in the schema tutormax_streams are missing: {_ENSURE_HINT}.")
-    elif version != SIDE_TABLES_VERSION:
-        problems.append(
-            f"Our tables in the schema tutormax_streams have layout {version}, this program knows"
-            f" {SIDE_TABLES_VERSION}: run the program that made them."
-        )
-    else:
-        problems += await _side_table_problems(connection)
-    return problems
+    return problems + await _side_table_problems(connection)
 
 
 async def _server_problems(connection: AsyncConnection[Any]) -> list[str]:
@@ -149,6 +141,15 @@ async def _table_problems(connection: AsyncConnection[Any], table: str) -> list[
 
 
 async def _side_table_problems(connection: AsyncConnection[Any]) -> list[str]:
+    try:
+        version = await _layout_version(connection)
+    except errors.InsufficientPrivilege:
+        return [f"This user may not read our tables: {_GRANT_HINT}."]
+    if version is None:
+        return [f"Our tables in the schema tutormax_streams are missing: {_ENSURE_HINT}."]
+    if version != SIDE_TABLES_VERSION:
+        known = f"this program knows {SIDE_TABLES_VERSION}: run the program that made them"
+        return [f"Our tables in the schema tutormax_streams have layout {version}, {known}."]
     names = [f"tutormax_streams.{name}" for name in _SIDE_NAMES]
     missing = set(names) - await _present(connection, names)
     if missing:
@@ -160,7 +161,7 @@ async def _side_table_problems(connection: AsyncConnection[Any]) -> list[str]:
         [names],
     )
     denied = [name for (name,) in await found.fetchall()]
-    return [f"This user may not read and write {', '.join(denied)}: GRANT ALL ON them TO the user."] if denied else []
+    return [f"This user may not read and write {', '.join(denied)}: {_GRANT_HINT}."] if denied else []
 
 
 async def _layout_version(connection: AsyncConnection[Any]) -> int | None:

@@ -1,0 +1,35 @@
+"""A clean database and writers on it, for each test of the sink."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.postgres.builders import T, rows
+from tutormax_streams.postgres.database import Database, Deadlines
+from tutormax_streams.postgres.metric_rows import MetricsWriter
+from tutormax_streams.postgres.records import RecordWriter
+
+EMPTIED = """
+TRUNCATE tutors, students, tutormax_streams.parked, tutormax_streams.parked_metrics, tutormax_streams.metric_fences
+CASCADE
+"""
+
+
+@pytest_asyncio.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    rows(postgres, EMPTIED)
+    async with Database(postgres, deadlines=Deadlines(lock=1.0, statement=5.0, work=8.0)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def records(database: Database) -> RecordWriter:
+    return RecordWriter(database, lambda: T)
+
+
+@pytest.fixture
+def metric_writer(database: Database) -> MetricsWriter:
+    return MetricsWriter(database)
