@@ -13,8 +13,8 @@ from tutormax_streams.postgres.metric_rows import MetricsWriter
 from tutormax_streams.postgres.records import RecordWriter
 
 EMPTIED = """
-TRUNCATE tutors, students, tutormax_streams.parked, tutormax_streams.parked_metrics, tutormax_streams.metric_fences
-CASCADE
+DELETE FROM tutors; DELETE FROM students; DELETE FROM tutormax_streams.parked;
+DELETE FROM tutormax_streams.parked_metrics; DELETE FROM tutormax_streams.metric_fences
 """
 
 
