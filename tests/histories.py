@@ -1,7 +1,8 @@
 """Small adversarial histories for hypothesis: few entities, many versions, all edges.
 
-They keep within the domain that design law 4 promises to get right: a session's start lies at most 31 days after the
-`updated_at` that names it, and after the `submitted_at` of its feedback. All payloads are valid at `NOW_US`.
+They keep within the domain in which forgetting is promised to go unnoticed: where a session has several versions, each
+start lies at most 31 days after the `updated_at` that names it; and at most 31 days after the `submitted_at` of its
+feedback. All payloads are valid at `NOW_US`.
 """
 
 from __future__ import annotations
@@ -52,8 +53,13 @@ EDGE_DAYS = (1, 0, 7, 30, 90, 40)  # the edges of all three windows as seen from
 NEAR_US = (0, -1, 1, -HOUR_US, HOUR_US)
 AHEAD_STARTS = (2, 1000, DAY_US, 29 * DAY_US, AHEAD_US)
 OLD_STARTS = (118 * DAY_US, 119 * DAY_US, 125 * DAY_US)
-# Few version times, so that versions tie; some so long ago that the windows may forget them.
-VERSION_AGES = (0, 1, 2, MINUTE_US, -4 * MINUTE_US, *(days * DAY_US for days in (31, 100, 120, 122, 200)))
+# Few version times, so that versions tie; some so long ago that the windows may forget them, and two between the day
+# when a start can last be in a window and the day when it was last allowed to be announced.
+VERSION_AGES = (
+    *(0, 1, 2, MINUTE_US, -4 * MINUTE_US),
+    *(days * DAY_US for days in (31, 100, 120, 122, 200)),
+    121 * DAY_US - HOUR_US,
+)
 SCORES = (0.8, 0, 1, 0.333, 0.8649, 1.5, 85.0, 100)
 
 
@@ -99,7 +105,7 @@ def session(pick: Picker) -> Arrival:
     payload = session_payload(
         pick.pick(SESSIONS),
         pick.pick(TUTORS),
-        min(pick.start_us(), NOW_US + AHEAD_US, updated_us + AHEAD_US),
+        min(pick.start_us(), NOW_US + AHEAD_US),
         updated_us,
         pick.style(),
         session_number=pick.pick((1, 1, 2)),
@@ -163,7 +169,8 @@ def histories(draw: st.DrawFn, max_events: int = 24) -> History:
     """Versions that correct, move, tie or stay behind; ratings of foreigners and of nobody; shuffled, some repeated."""
     at_least = draw(st.sampled_from((1, max_events // 4, max_events // 2)))
     events = draw(st.lists(ARRIVALS, min_size=at_least, max_size=max_events))
-    events = [rated_within_domain(event, events) for event in events]
+    events = [announced_in_time(event, events) for event in events]
+    events = [rated_in_time(event, events) for event in events]
     seed = draw(st.integers(0, 2**32))
     rng = random.Random(seed)
     arrivals = events + rng.choices(events, k=rng.randrange(len(events) + 1))
@@ -178,16 +185,25 @@ def later_turns(events: list[Arrival]) -> list[int]:
     return [NOW_US + 1, NOW_US + 91 * DAY_US, *(turn for turn in turns if turn > NOW_US)]
 
 
-def rated_within_domain(event: Arrival, events: list[Arrival]) -> Arrival:
-    """Feedback is submitted at the earliest 31 days before any start its session was ever given."""
+def versions_of(session_id: str, events: list[Arrival]) -> list[Payload]:
+    return [p for topic, p in events if topic == "sessions" and p["session_id"] == session_id]
+
+
+def announced_in_time(event: Arrival, events: list[Arrival]) -> Arrival:
+    topic, payload = event
+    if topic != "sessions" or len(versions_of(payload["session_id"], events)) == 1:
+        return event
+    latest_us = instant_us(payload["updated_at"]) + AHEAD_US
+    if instant_us(payload["scheduled_start"]) <= latest_us:
+        return event
+    return topic, payload | {"scheduled_start": spelled(latest_us)}
+
+
+def rated_in_time(event: Arrival, events: list[Arrival]) -> Arrival:
     topic, payload = event
     if topic != "feedback":
         return event
-    starts = [
-        instant_us(p["scheduled_start"])
-        for kind, p in events
-        if kind == "sessions" and p["session_id"] == payload["session_id"]
-    ]
+    starts = [instant_us(session["scheduled_start"]) for session in versions_of(payload["session_id"], events)]
     earliest_us = max(starts, default=NOW_US) - AHEAD_US
     if instant_us(payload["submitted_at"]) >= earliest_us:
         return event

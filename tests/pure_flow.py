@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models import facts, homes, wire
-from models.events import Feedback, Origin, Session, Tutor, TutorEvent, Validated
+from models.events import Event, Feedback, Origin, Session, Tutor, TutorEvent, Validated
 from models.fates import Rejected
 from models.parsing import Parser
 from models.rows import (
@@ -28,7 +28,7 @@ from models.rows import (
     tutor_event_row,
     tutor_row,
 )
-from models.versions import digest
+from models.versions import Version, digest
 from models.windows import TutorFacts
 
 KIND = {"tutors": "tutor", "sessions": "session", "feedback": "feedback", "tutor-events": "tutor_event"}
@@ -117,6 +117,8 @@ class Enrich(Reader):
     def __init__(self, log: list[Any], target: list[list[bytes]], now_us: int, rows: Rows) -> None:
         super().__init__(log, target)
         self.now_us, self.rows = now_us, rows
+        self.sent: dict[tuple[type, str], Version] = {}
+        self.went_back = 0  # how often a version was sent to be stored after a greater one
 
     def step(self, batch: list[bytes]) -> Step:
         step = Step()
@@ -139,6 +141,9 @@ class Enrich(Reader):
         step.writes[key] = homes.encode(home)
         if homes.is_winner(validated, home):
             self.rows.offer(validated)
+            slot, version = (type(event), event.home_id), (event.version_us, validated.digest)
+            self.went_back += version < self.sent.get(slot, version)
+            self.sent[slot] = version
         for fact in homes.facts(event, home, 0):
             step.entries.append((fact.tutor_id, wire.pack_facts([fact])))
 
@@ -224,6 +229,11 @@ class PureFlow:
     def publish(self, topic: str, raw: bytes) -> None:
         self.rng.choice(self.raw).append((topic, raw))  # any key, any partitioner
 
+    def load(self, event: Event) -> None:
+        """What `rebuild` does with a row of the database: straight to the event's home."""
+        packed = wire.pack_validated([Validated(event, digest(event), Origin("database", 0, 0, 0))])
+        self.validated[partition_of(event.home_id, len(self.validated))].append(packed)
+
     def run(self, *, trouble: float = 0.0) -> None:
         """Work until every log is read. `trouble`: how likely a step crashes, prunes or meets a zombie."""
         rng = self.rng
@@ -244,6 +254,11 @@ class PureFlow:
             rng.choice([*self.enriches, *self.aggregates]).prune()
         elif log := rng.choice([*self.validated, *self.facts]):
             log.append(rng.choice(log))
+
+    def forget(self) -> None:
+        """Drop everywhere what can change no window any more."""
+        for reader in [*self.enriches, *self.aggregates]:
+            reader.prune()
 
     def tutor(self, tutor_id: str) -> tuple[TutorFacts, TutorFacts]:
         """The tutor's facts as kept in memory, and as rebuilt from the durable state."""
