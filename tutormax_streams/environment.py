@@ -16,7 +16,6 @@ from tutormax_streams.settings import Settings
 from tutormax_streams.startup import CONFIGURATION, Refused
 
 HIDDEN: Final = "********"
-PREFIXES: Final = ("TUTORMAX_", "KAFKA_", "POSTGRES_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +76,6 @@ def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
             near = difflib.get_close_matches(name, known, n=1)
             sentences.append(f"{name} is not a setting" + (f"; is {near[0]} meant?" if near else ""))
     return sentences
-
-
-def without_ours(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """`environ` without anything that could be a setting of ours, for processes that are given their own."""
-    return {name: value for name, value in environ.items() if not name.upper().startswith(PREFIXES)}
 
 
 def as_json(settings: list[Setting]) -> list[dict[str, str]]:

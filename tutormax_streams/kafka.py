@@ -71,14 +71,15 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
 
 
 @asynccontextmanager
-async def producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer of single records, confirmed by all replicas. Raises `KafkaAway`."""
+async def producer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer whose records are confirmed by all replicas. Raises `KafkaAway`."""
     client = AIOKafkaProducer(
         **client_settings(settings),
         acks="all",
         enable_idempotence=settings.kafka_idempotent_producer,
         max_request_size=8 << 20,
         linger_ms=5,
+        **options,
     )
     async with _started(client, settings):
         yield client

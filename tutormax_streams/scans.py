@@ -29,7 +29,7 @@ async def scan(
     `last`: begin so many records before the end of each partition; None begins at the beginning. `follow`: go on with
     what comes. Raises `KafkaAway`, `NoSuchTopic`.
     """
-    partitions = await _partitions(settings, topics)
+    partitions = await partitions_of(settings, topics)
     async with kafka.consumer(settings) as client:
         client.assign(partitions)
         ends = await client.end_offsets(partitions)
@@ -54,7 +54,8 @@ def _time_and_place(record: ConsumerRecord) -> tuple[Any, ...]:
     return record.timestamp, record.topic, record.partition, record.offset
 
 
-async def _partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPartition]:
+async def partitions_of(settings: Settings, topics: Sequence[str]) -> list[TopicPartition]:
+    """Every partition of existing topics. Raises `KafkaAway`, `NoSuchTopic`."""
     async with kafka.admin_client(settings) as admin:
         # Looked for in the list first: a question about one unknown topic makes some brokers create it.
         missing = sorted(set(topics) - set(await admin.list_topics()))

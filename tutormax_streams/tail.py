@@ -28,6 +28,8 @@ READABLE: Final = (
 )  # fmt: skip
 """Short names of the topics that can be tailed; the last two are the changelogs of the tables."""
 
+PUBLIC: Final = (*RAW, "metrics", "persisted", "alerts", "dead-letter")
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One event, fact or other thing out of a record. `fields` is fit for JSON."""
@@ -38,6 +40,10 @@ class Entry(msgspec.Struct, frozen=True):
     time: str
     kind: str
     fields: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it."""
+        return msgspec.structs.asdict(self)
 
     def names(self, tutor_id: str) -> bool:
         """True if the entry is about this tutor."""

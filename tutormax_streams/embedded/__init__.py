@@ -12,6 +12,7 @@ from tutormax_streams.embedded.kafka import ApacheKafka, EmbeddedKafka, TansuKaf
 from tutormax_streams.embedded.postgres import BinariesPostgres, EmbeddedPostgres, WheelPostgres
 from tutormax_streams.embedded.server import EmbeddedError
 from tutormax_streams.embedded.stack import Stack, database_url
+from tutormax_streams.embedded.worker import EmbeddedWorker
 
 __all__ = [
     "ApacheKafka",
@@ -19,6 +20,7 @@ __all__ = [
     "EmbeddedError",
     "EmbeddedKafka",
     "EmbeddedPostgres",
+    "EmbeddedWorker",
     "Stack",
     "TansuKafka",
     "WheelPostgres",

@@ -41,11 +41,18 @@ class Owner(NamedTuple):
 def free_port() -> int:
     """A port of `PORTS` on which nobody listens on 127.0.0.1 now."""
     for port in random.SystemRandom().sample(PORTS, 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
+        if is_free(port):
             return port
     raise EmbeddedError(f"no free port was found between {PORTS.start} and {PORTS.stop} on {HOST}.")
+
+
+def is_free(port: int) -> bool:
+    """True if nobody listens on that port of 127.0.0.1 now."""
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((HOST, port))
+        return True
+    return False
 
 
 class Server(ABC):

@@ -1,0 +1,7 @@
+"""`python -m tutormax_streams.cli` is `tutormax-streams`."""
+
+from __future__ import annotations
+
+from tutormax_streams.cli import main
+
+main()

@@ -1,0 +1,73 @@
+"""How commands end: exit codes, and one sentence on standard error for what an operator can mend."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+FAILED, INTERRUPTED, CRASHED = 1, 130, 70
+
+EXIT_CODES: Final = """
+Exit codes:
+
+\b
+  0    done; for `worker`: stopped by a signal
+  1    the answer is no: something is missing, differs or was refused
+  2    a setting, an option or the version of a library is wrong
+  3    Kafka cannot be reached, or its topics are not as they must be
+  4    PostgreSQL cannot be reached, or its tables are not as they must be
+  5    the state is incomplete: `rebuild` is needed
+  70   a failure of the program itself; please report it
+  130  interrupted
+"""
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class OperatorsGroup(TyperGroup):
+    """Commands whose failures are told in a sentence, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Only what is a bug gets out."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            told = _told(error)
+            if told is None:
+                raise
+            sentence, code = told
+            err.print(Text(f"tutormax-streams: {sentence}"), soft_wrap=True)
+            raise typer.Exit(code) from None
+
+
+def _told(error: Exception) -> tuple[str, int] | None:
+    """(sentence, exit code) of what is not a bug."""
+    from aiokafka.errors import KafkaError
+
+    from agents.ports import SinkUnavailable
+    from tutormax_streams import startup
+    from tutormax_streams.dead_letters import NotReplayable
+    from tutormax_streams.embedded import EmbeddedError
+    from tutormax_streams.kafka import KafkaAway
+    from tutormax_streams.scans import NoSuchTopic
+    from tutormax_streams.topics import TopicsWrong
+
+    match error:
+        case startup.Refused():
+            return str(error), error.code
+        case KafkaAway() | TopicsWrong() | NoSuchTopic():
+            return str(error), startup.KAFKA
+        case KafkaError():
+            return f"Kafka failed: {error}", startup.KAFKA
+        case SinkUnavailable():
+            return f"PostgreSQL cannot be used: {error}. Check TUTORMAX_DATABASE_URL or POSTGRES_*", startup.POSTGRES
+        case EmbeddedError() | NotReplayable():
+            return str(error), FAILED
+    return None
