@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from tutormax_streams.batches.records import RecordBatch, Revoked
+from tutormax_streams.batches.records import RecordBatch, Revoked, being_cancelled
 
 E = TypeVar("E")
 
@@ -16,7 +16,7 @@ class Gathering(Generic[E]):
     """Batches wait here with their entries; `work` gets the entries of many at once, then all are done.
 
     At most `most_entries` go into one piece of work (one batch always fits). Work is cancelled and nothing is done
-    when the partitions leave; the next owner does it again.
+    when a partition leaves: its next owner does it again, and batches of partitions that stay wait here again.
     """
 
     def __init__(self, work: Callable[[list[E]], Awaitable[None]], most_entries: int) -> None:
@@ -50,21 +50,30 @@ class Gathering(Generic[E]):
             self._arrived.clear()
         if not taken:
             return 0
-        if entries:
-            task = asyncio.ensure_future(self._work(entries))
-            for batch, _ in taken:
-                batch.watch(task)
-            try:
-                await task
-            except asyncio.CancelledError:
-                if not any(batch.revoked for batch, _ in taken):
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError, Exception):
-                        await task
-                    raise
-                return 0
-            except Revoked:
-                return 0
+        if entries and not await self._worked(taken, entries):
+            self._waiting[:0] = [pair for pair in taken if not pair[0].revoked]
+            if self._waiting:
+                self._arrived.set()
+            return 0
         for batch, _ in taken:
             batch.done()
         return len(entries)
+
+    async def _worked(self, taken: list[tuple[RecordBatch, list[E]]], entries: list[E]) -> bool:
+        """Do the work of `entries`; False if partitions of `taken` left before it was finished."""
+        task = asyncio.ensure_future(self._work(entries))
+        for batch, _ in taken:
+            batch.watch(task)
+        try:
+            await task
+        except (asyncio.CancelledError, Revoked) as exc:
+            if being_cancelled():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+                raise
+            if not any(batch.revoked for batch, _ in taken):
+                # As it stands, a CancelledError would end the writer in silence.
+                raise RuntimeError("work was given up although its partitions are still here") from exc
+            return False
+        return True

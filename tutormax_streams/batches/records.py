@@ -28,6 +28,12 @@ class Revoked(Exception):
     """The partition was taken away while its batch was being worked on: drop the work, the next owner does it again."""
 
 
+def being_cancelled() -> bool:
+    """Whether a `CancelledError` is meant for the running task, and not only for what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class RecordBatch:
     """Raw records of one partition with offsets from `first` to `last`, holes allowed.
 
@@ -77,7 +83,7 @@ class RecordBatch:
         except asyncio.CancelledError:
             if not task.done():
                 task.cancel()
-            if self._revoked:
+            if self._revoked and not being_cancelled():
                 raise Revoked(str(self.tp)) from None
             raise
         finally:
@@ -102,7 +108,8 @@ class RecordBatch:
             if failure is None:
                 self.done()
             elif not self._revoked:
-                on_failure(failure)
+                cancelled = isinstance(failure, asyncio.CancelledError)
+                on_failure(RuntimeError("a confirmation was cancelled before it came") if cancelled else failure)
 
         asyncio.gather(*pending).add_done_callback(settled)
 
