@@ -11,7 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 import msgspec
@@ -19,7 +19,7 @@ import msgspec
 from agents import reading
 from agents.ports import Clock, DeadLetters, Sender, Telemetry
 from models import homes, wire
-from models.enrichment import derived
+from models.enrichment import Derived, derived
 from models.events import Enriched, Feedback, Session, Validated
 from models.facts import Barrier, Fact
 from models.homes import Home, SessionHome
@@ -28,6 +28,16 @@ from tutormax_streams.batches import MergedTable, Partitioner, RecordBatch, driv
 logger = logging.getLogger(__name__)
 
 HOUR_US = 3_600_000_000
+
+
+class _Arrival(NamedTuple):
+    """An event with its key, what its home would be if it were alone (None: too old to be remembered), and what
+    contract §3 derives from it alone."""
+
+    validated: Validated
+    key: bytes
+    home: Home | None
+    fields: Derived
 
 
 @dataclass(slots=True)
@@ -66,22 +76,21 @@ class Enrich:
         if not events:
             return []
         now_us = self.clock()
+        arrivals, refusals = await self._arrivals(events, now_us)
         incoming: dict[bytes, Home] = {}
         touched: dict[bytes, Validated] = {}  # one event of each home, the oldest in the log
         moved: set[bytes] = set()  # homes that saw a session in this batch
-        old: list[Validated] = []
-        for validated in events:
-            if homes.too_old(validated.event, now_us):
-                old.append(validated)
+        for arrival in arrivals:
+            if arrival.home is None:
+                self.telemetry.count("too_old")
                 continue
-            key, home = homes.home_key(validated.event), homes.home_of(validated)
-            known = incoming.get(key)
-            incoming[key] = home if known is None else homes.merge(known, home)
-            touched.setdefault(key, validated)
-            if isinstance(validated.event, Session):
-                moved.add(key)
+            known = incoming.get(arrival.key)
+            incoming[arrival.key] = arrival.home if known is None else homes.merge(known, arrival.home)
+            touched.setdefault(arrival.key, arrival.validated)
+            if isinstance(arrival.validated.event, Session):
+                moved.add(arrival.key)
         standing, confirmations = await self.entities.merge(partition, incoming)
-        enriched, refusals = await self._enrich(events, standing, now_us)
+        enriched = self._winners(arrivals, standing, now_us)
         delays = list(self._late_delays(standing, moved, touched))
         by_tutor: dict[int, list[Fact]] = defaultdict(list)
         for key, home in standing.items():
@@ -96,38 +105,43 @@ class Enrich:
         for tutors, facts in by_tutor.items():
             for pack in wire.packs(facts, wire.pack_facts):
                 confirmations.append(await send(self.facts_topic, pack, partition=tutors))
-        if old:
-            self.telemetry.count("too_old", len(old))
         return confirmations + refusals
 
-    async def _enrich(
-        self, events: list[Validated], standing: dict[bytes, Home], now_us: int
-    ) -> tuple[list[Enriched], list[asyncio.Future[Any]]]:
-        """The winners among `events`, each once, with their derived fields; one that raises is refused."""
-        winners: dict[tuple[bytes, str], Enriched] = {}
+    async def _arrivals(self, events: list[Validated], now_us: int) -> tuple[list[_Arrival], list[asyncio.Future[Any]]]:
+        """What each event brings; one that raises is refused before anything is remembered of it."""
+        arrivals: list[_Arrival] = []
         refusals: list[asyncio.Future[Any]] = []
         for validated in events:
             event = validated.event
-            key = homes.home_key(event)
-            home = standing.get(key)
-            if home is not None and not homes.is_winner(validated, home):
-                self.telemetry.count("superseded")
-                continue
-            start_us = None
-            if isinstance(event, Feedback) and isinstance(home, SessionHome) and home.session is not None:
-                start_us = home.session.start_us
             try:
-                fields = derived(event, now_us, start_us)
+                home = None if homes.too_old(event, now_us) else homes.home_of(validated)
+                arrivals.append(_Arrival(validated, homes.home_key(event), home, derived(event, now_us)))
             except Exception as exc:
                 logger.exception("an event of %s could not be enriched", validated.origin.topic)
                 stand_in = msgspec.json.encode(event)
                 detail = f"enrichment raised {type(exc).__name__}; please report it"
                 refusals.append(await self.dead_letters.refuse_event(validated.origin, stand_in, "enrichment", detail))
+        return arrivals, refusals
+
+    def _winners(self, arrivals: list[_Arrival], standing: dict[bytes, Home], now_us: int) -> list[Enriched]:
+        """Those that their homes hold to be current, each once, and all that are too old for a home to remember: of
+        them PostgreSQL's own guard knows more."""
+        winners: dict[tuple[bytes, type], Enriched] = {}
+        old: list[Enriched] = []
+        for validated, key, mine, own_fields in arrivals:
+            event, fields = validated.event, own_fields
+            home = standing.get(key)
+            if mine is not None and home is not None and not homes.is_winner(validated, home):
+                self.telemetry.count("superseded")
                 continue
-            # A home that is too old to remember has no winner: PostgreSQL's own guard decides there.
-            slot = (key, type(event).__name__ if home is not None else f"{id(validated)}")
-            winners[slot] = Enriched(event, validated.digest, validated.origin, fields, validated.warnings)
-        return list(winners.values()), refusals
+            if isinstance(event, Feedback) and isinstance(home, SessionHome) and home.session is not None:
+                fields = derived(event, now_us, home.session.start_us)
+            enriched = Enriched(event, validated.digest, validated.origin, fields, validated.warnings)
+            if mine is None:
+                old.append(enriched)
+            else:
+                winners[key, type(event)] = enriched
+        return [*winners.values(), *old]
 
     def _late_delays(
         self, standing: dict[bytes, Home], moved: set[bytes], touched: dict[bytes, Validated]

@@ -1,0 +1,132 @@
+"""What enrich owes besides the contract: old events, refusals alone, delays that come late, the end of a history."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from models import homes, wire
+from models.enrichment import derived
+from models.events import Event, Origin, Validated
+from models.facts import Barrier
+from models.fates import Accepted
+from models.parsing import Parser
+from models.versions import digest
+from tests.agents.fakes import Record, batch
+from tests.agents.rigs import PARTITIONS, EnrichRig
+from tests.oracle import DAY_US, Payload
+from tests.pure_flow import KIND
+from tests.samples import NOW_US, bare, feedback_payload, session_payload, tutor_event_payload
+
+
+def validated(topic: str, payload: Payload, offset: int = 0) -> Validated:
+    outcome = Parser().parse(KIND[topic], bare(payload), NOW_US)
+    assert isinstance(outcome, Accepted)
+    return Validated(outcome.event, digest(outcome.event), Origin(topic, 0, offset, NOW_US // 1000), outcome.warnings)
+
+
+async def rig_of(*entries: bytes) -> EnrichRig:
+    rig = EnrichRig([])
+    await rig.begin()
+    if entries:
+        await rig.feed(batch([Record("validated", 0, number, entry) for number, entry in enumerate(entries)]))
+    return rig
+
+
+def winners(rig: EnrichRig) -> list[Event]:
+    return [enriched.event for record in entries(rig, "enriched") for enriched in wire.unpack_enriched(record).events]
+
+
+def entries(rig: EnrichRig, topic: str) -> Sequence[bytes]:
+    return [record.value or b"" for record in rig.broker.records(topic)]
+
+
+async def test_a_session_too_old_for_the_windows_reaches_the_sink_also_beside_feedback_that_is_not():
+    """Its feedback is remembered for longer, so the home is there, and holds no session that could win."""
+    session = session_payload("s1", "t1", NOW_US - 150 * DAY_US, NOW_US - 150 * DAY_US)
+    rating = feedback_payload("f1", "s1", "t1", 5, NOW_US - 149 * DAY_US)
+    rig = await rig_of(wire.pack_validated([validated("feedback", rating), validated("sessions", session)]))
+    assert {type(event).__name__ for event in winners(rig)} == {"Session", "Feedback"}
+    assert rig.counts.counted["too_old"] == 1
+    assert not rig.counts.counted["superseded"]
+
+
+async def test_two_old_versions_both_reach_the_sink_which_knows_what_it_holds():
+    versions = [session_payload("s1", "t1", NOW_US - days * DAY_US, NOW_US - days * DAY_US) for days in (150, 151)]
+    rig = await rig_of(wire.pack_validated([validated("sessions", payload) for payload in versions]))
+    assert len(winners(rig)) == 2
+    assert not entries(rig, "facts")
+
+
+async def test_an_event_that_makes_enrich_raise_is_refused_alone(monkeypatch: Any):
+    """And nothing is remembered of it: what has no row must not count in the windows."""
+    bad = validated("sessions", session_payload("bad", "t1", NOW_US - DAY_US, NOW_US - DAY_US), 7)
+    good = validated("sessions", session_payload("good", "t1", NOW_US - DAY_US, NOW_US - DAY_US), 8)
+
+    def spoil(real: Any) -> Any:
+        def raising(subject: Any, *rest: Any) -> Any:
+            if getattr(subject, "event", subject).home_id == "bad":
+                raise ZeroDivisionError
+            return real(subject, *rest)
+
+        return raising
+
+    for name, real in (("agents.enrich.derived", derived), ("models.homes.home_of", homes.home_of)):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, spoil(real))
+            rig = await rig_of(wire.pack_validated([bad, good]))
+        assert [event.home_id for event in winners(rig)] == ["good"], name
+        assert list(rig.letters.by_place) == [("sessions", 0, 7)], name
+        told = [fact for record in entries(rig, "facts") for fact in wire.unpack_facts(record)]
+        assert {fact.session_id for fact in told} == {"good"}, name  # type: ignore[union-attr]
+
+
+async def test_a_record_of_ours_that_cannot_be_read_is_refused_alone():
+    good = wire.pack_validated([validated("sessions", session_payload("good", "t1", NOW_US - DAY_US, NOW_US - DAY_US))])
+    rig = await rig_of(wire.VERSION + b"rubbish", good)
+    assert [event.home_id for event in winners(rig)] == ["good"]
+    assert list(rig.letters.by_place) == [("validated", 0, 0)]
+
+
+async def test_the_delay_of_feedback_that_came_before_its_session_is_told_when_the_session_comes():
+    start_us = NOW_US - DAY_US
+    rating = wire.pack_validated(
+        [validated("feedback", feedback_payload("f1", "s1", "t1", 5, start_us + 9_000_000_000))]
+    )
+    session = wire.pack_validated([validated("sessions", session_payload("s1", "t1", start_us, start_us))])
+    rig = await rig_of(rating)
+    await rig.feed(batch([Record("validated", 0, 1, session)]))
+    delays = [delay for record in entries(rig, "enriched") for delay in wire.unpack_enriched(record).delays]
+    assert [(delay.session_id, delay.feedback_delay_hours) for delay in delays] == [("s1", 2.5)]
+
+
+async def test_a_session_that_moved_leaves_its_old_tutor():
+    first = session_payload("s1", "old", NOW_US - DAY_US, NOW_US - 2000)
+    moved = first | {"tutor_id": "new", "updated_at": session_payload("", "", 0, NOW_US - 1000)["updated_at"]}
+    rig = await rig_of(*(wire.pack_validated([validated("sessions", payload)]) for payload in (first, moved)))
+    told = [fact for record in entries(rig, "facts") for fact in wire.unpack_facts(record)]
+    assert {fact.tutor_id for fact in told} == {"old", "new"}  # type: ignore[union-attr]
+    assert all(fact.session.tutor_id == "new" for fact in told)  # type: ignore[union-attr]
+
+
+async def test_the_end_of_a_history_is_announced_once_everything_before_it_has_landed():
+    rig = await rig_of()
+    rig.broker.holding = True
+    event = validated("tutor-events", tutor_event_payload("e1", "t1", "login", NOW_US - DAY_US))
+    before = batch([Record("validated", 0, 0, wire.pack_validated([event]))])
+    first = await rig.step(before)
+    end = asyncio.create_task(rig.step(batch([Record("validated", 0, 1, wire.pack_history_end(3))])))
+    await asyncio.sleep(0.01)
+    assert not end.done()
+    rig.broker.confirm()
+    await end
+    rig.broker.confirm()
+    await asyncio.gather(*first)
+    barriers = {
+        (record.partition, fact)
+        for record in rig.broker.records("facts")
+        for fact in wire.unpack_facts(record.value or b"")
+        if isinstance(fact, Barrier)
+    }
+    assert barriers == {(partition, Barrier(3, 0)) for partition in range(PARTITIONS)}
