@@ -11,12 +11,13 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.events import Feedback, Session, Tutor, TutorEvent
 from models.fates import Accepted
-from models.metrics import EngagementMode
+from models.metrics import EngagementMode, WindowMetrics
 from models.parsing import Parser
 from models.rows import (
     FEEDBACK_COLUMNS,
@@ -30,9 +31,19 @@ from models.rows import (
 )
 from models.versions import digest
 from tests.histories import Arrival, History, histories
-from tests.oracle import DAY_US, WINDOW_DAYS, Oracle, Payload
+from tests.oracle import DAY_US, MAY_LIE_AHEAD_US, WINDOW_DAYS, Oracle, Payload, is_accepted
 from tests.pure_flow import KIND, PureFlow
-from tests.samples import NOW_US, bare, enveloped
+from tests.samples import (
+    NOW_US,
+    TOPICS,
+    bare,
+    enveloped,
+    feedback_payload,
+    session_payload,
+    spelled,
+    tutor_event_payload,
+    tutor_payload,
+)
 
 MODES: tuple[EngagementMode, ...] = ("normalized", "upstream")
 EXAMPLES = settings().max_examples  # of the profile in use
@@ -48,6 +59,23 @@ def digest_order(topic: str, payload: Payload) -> bytes:
 
 def oracle_of(history: History) -> Oracle:
     return Oracle(history.by_topic(), NOW_US, tie_break=digest_order)
+
+
+VALID: dict[str, Payload] = {
+    "tutors": tutor_payload("t0", NOW_US),
+    "sessions": session_payload("s", "t0", NOW_US, NOW_US),
+    "feedback": feedback_payload("f", "s", "t0", 5, NOW_US),
+    "tutor-events": tutor_event_payload("e", "t0", "login", NOW_US),
+}
+
+
+@pytest.mark.parametrize(("topic", "field"), [(topic, field) for topic in TOPICS for field in MAY_LIE_AHEAD_US[topic]])
+def test_parser_and_oracle_agree_how_far_ahead_an_instant_may_lie(topic: str, field: str) -> None:
+    limit_us = NOW_US + MAY_LIE_AHEAD_US[topic][field]
+    for moment_us, accepted in ((limit_us, True), (limit_us + 1, False)):
+        payload = VALID[topic] | {field: spelled(moment_us)}
+        assert isinstance(PARSER.parse(KIND[topic], bare(payload), NOW_US), Accepted) is accepted
+        assert is_accepted(topic, payload, NOW_US) is accepted
 
 
 def publish(flow: PureFlow, arrivals: Iterable[Arrival]) -> None:
@@ -123,6 +151,35 @@ def test_crashes_replays_and_zombies_change_nothing(history: History, partitions
     assert_windows_are_those_of(referee, flow, history)
     assert_rows_are_those_of(referee, flow)
     assert_standings_are_those_of(referee, flow, history)
+
+
+def after_forgetting(before: Iterable[Arrival], afterwards: Iterable[Arrival]) -> dict[str, WindowMetrics]:
+    """t0's windows when `before` was processed, everything forgettable forgotten, and then `afterwards` arrived."""
+    flow = PureFlow(random.Random(0), 1, NOW_US)
+    publish(flow, before)
+    flow.run()
+    flow.forget()
+    publish(flow, afterwards)
+    flow.run()
+    return flow.tutor("t0")[1].windows(NOW_US, "normalized")
+
+
+def test_an_old_version_does_not_rise_again_where_the_newer_one_lies_in_the_distant_past() -> None:
+    older = ("sessions", session_payload("s", "t0", NOW_US - DAY_US, NOW_US - 2))
+    newer = ("sessions", session_payload("s", "t0", NOW_US - 125 * DAY_US, NOW_US - 1))
+    assert after_forgetting([older, newer], [older])["90day"].sessions_scheduled == 0
+
+
+def test_a_session_announced_long_ago_is_not_forgotten_before_its_time() -> None:
+    announced = ("sessions", session_payload("s", "t0", NOW_US - DAY_US, NOW_US - 125 * DAY_US))
+    assert after_forgetting([announced], [])["7day"].sessions_scheduled == 1
+
+
+def test_a_rating_outlives_the_first_start_of_its_session() -> None:
+    rating = ("feedback", feedback_payload("f", "s", "t0", 5, NOW_US - 100 * DAY_US))
+    long_ago = ("sessions", session_payload("s", "t0", NOW_US - 125 * DAY_US, NOW_US - 125 * DAY_US))
+    moved = ("sessions", session_payload("s", "t0", NOW_US - 80 * DAY_US, NOW_US - 1))
+    assert after_forgetting([rating, long_ago], [moved])["90day"].avg_rating == 5.0
 
 
 @settings(max_examples=EXAMPLES // 4)
