@@ -98,28 +98,56 @@ class SharedMemory:
         return options
 
 
+class UnreadableShelf(RuntimeError):
+    """What lies on this machine is damaged. The worker stops, and its next start takes everything from the changelog."""
+
+
 class RocksShelf:
-    """A RocksDB of its own. What cannot be opened is thrown away: the changelog is the durable copy."""
+    """A RocksDB of its own. What cannot be read is thrown away at the next opening: the changelog is the durable copy."""
 
     def __init__(self, path: Path, memory: SharedMemory) -> None:
         self.path = path
+        self._damaged = path.with_name(f"{path.name}.damaged")
+        self.offset: int | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
+        if self._damaged.exists():
+            self._begin_anew("it was found damaged")
         try:
-            self._db = rocksdict.Rdict(str(path), memory.options())
-            stored = self._db.get(_OFFSET_KEY)
-            self.offset = int(stored) if stored is not None else None
-        except Exception as exc:  # rocksdict raises plain Exception for corruption and for a held lock alike
-            if "lock" in str(exc).lower():
+            self._open(memory)
+        except Exception as exc:  # rocksdict raises plain Exception for damage and for a held lock alike
+            if "/LOCK:" in str(exc):
                 raise RuntimeError(
                     f"{path} is in use by another worker: give every worker its own TUTORMAX_DATA_DIR"
                 ) from exc
-            logger.warning("%s cannot be read (%s): starting it anew from its changelog", path, exc)
-            shutil.rmtree(path, ignore_errors=True)
-            self._db = rocksdict.Rdict(str(path), memory.options())
-            self.offset = None
+            self._begin_anew(str(exc))
+            self._open(memory)
+
+    def _open(self, memory: SharedMemory) -> None:
+        self._db = rocksdict.Rdict(str(self.path), memory.options())
+        try:
+            stored = self._db.get(_OFFSET_KEY)
+            self.offset = int(stored) if stored is not None else None
+        except Exception:
+            self._db.close()
+            raise
+
+    def _begin_anew(self, reason: str) -> None:
+        logger.warning("%s is started anew from its changelog: %s", self.path, reason)
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._damaged.unlink(missing_ok=True)
+
+    def _note_damage(self, exc: Exception) -> None:
+        """If it is damage: remember it, or every start would stumble over it again, and raise `UnreadableShelf`."""
+        if "Corruption" in str(exc):
+            self._damaged.touch()
+            raise UnreadableShelf(f"{self.path}: {exc}; the next start takes it from the changelog") from exc
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return cast(list[bytes | None], self._db.get(list(keys)))
+        try:
+            return cast(list[bytes | None], self._db.get(list(keys)))
+        except Exception as exc:
+            self._note_damage(exc)
+            raise
 
     def write(self, items: Iterable[tuple[bytes, bytes | None]], offset: int | None = None) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
@@ -139,16 +167,23 @@ class RocksShelf:
         self.write((), offset)
 
     def scan(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        last = start
         pairs = cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=start))
         for key, value in pairs:
+            last = key
             if not key.startswith(b"\x00\x00"):
                 yield key, value
+        # The iteration ends at damage as it does at the end: only a cursor tells the two apart.
+        cursor = self._db.iter()
+        cursor.seek(last)
+        if cursor.valid():
+            cursor.next()
+        try:
+            cursor.status()
+        except Exception as exc:
+            self._note_damage(exc)
+            raise
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self._db.close()
-
-    def destroy(self) -> None:
-        """Delete it, for a start from the beginning of the changelog."""
-        self.close()
-        shutil.rmtree(self.path, ignore_errors=True)

@@ -1,0 +1,259 @@
+"""Both kinds of shelf keep one promise; the one on disk also outlives its process, and rot, without telling lies."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.batches.fakes import the_memory
+from tutormax_streams.batches.shelves import MemoryShelf, RocksShelf, Shelf, UnreadableShelf
+
+NewShelf = Callable[[], Shelf]
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+def new_shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewShelf]:
+    made: list[Shelf] = []
+
+    def new() -> Shelf:
+        on_disk = request.param == "rocksdb"
+        made.append(RocksShelf(tmp_path / f"{len(made)}.db", the_memory()) if on_disk else MemoryShelf())
+        return made[-1]
+
+    yield new
+    for shelf in made:
+        shelf.close()
+
+
+@pytest.fixture
+def shelf(new_shelf: NewShelf) -> Shelf:
+    return new_shelf()
+
+
+def open_rocks(path: Path) -> RocksShelf:
+    return RocksShelf(path, the_memory())
+
+
+# -- what both promise ------------------------------------------------------------------------------------------------
+
+
+def test_a_new_shelf_is_empty_and_knows_no_offset(shelf: Shelf):
+    assert shelf.offset is None
+    assert shelf.get_many([b"a"]) == [None]
+    assert list(shelf.scan(b"")) == []
+
+
+def test_values_come_back_in_the_order_of_the_keys_asked_for(shelf: Shelf):
+    shelf.write([(b"a", b"1"), (b"b", b"")])
+    assert shelf.get_many([b"b", b"x", b"a", b"b"]) == [b"", None, b"1", b""]
+    assert shelf.get_many([]) == []
+
+
+def test_the_last_of_several_writes_of_a_key_counts(shelf: Shelf):
+    shelf.write([(b"a", b"1"), (b"a", None), (b"b", None), (b"b", b"2")])
+    assert shelf.get_many([b"a", b"b"]) == [None, b"2"]
+
+
+def test_deleting_what_is_not_there_is_nothing(shelf: Shelf):
+    shelf.write([(b"a", None)])
+    shelf.write([])
+    assert shelf.get_many([b"a"]) == [None]
+
+
+def test_scanning_goes_in_byte_order_from_the_start_on(shelf: Shelf):
+    shelf.write([(key, key.upper()) for key in (b"b", b"a\xff", b"a", b"a\x00", b"\xff")])
+    assert [key for key, _ in shelf.scan(b"")] == [b"a", b"a\x00", b"a\xff", b"b", b"\xff"]
+    assert list(shelf.scan(b"a\x01")) == [(b"a\xff", b"A\xff"), (b"b", b"B"), (b"\xff", b"\xff")]
+    assert list(islice(shelf.scan(b"a"), 1)) == [(b"a", b"A")]
+    assert list(shelf.scan(b"\xff\xff")) == []
+
+
+def test_an_offset_is_remembered_with_data_or_alone(shelf: Shelf):
+    shelf.write([(b"a", b"1")])
+    assert shelf.offset is None
+    shelf.write([(b"a", b"2")], 41)
+    assert shelf.offset == 41
+    shelf.advance(42)
+    assert shelf.offset == 42
+    assert shelf.get_many([b"a"]) == [b"2"]
+
+
+def test_the_offset_is_no_entry(shelf: Shelf):
+    shelf.write([(b"\x00epoch", b"1")], 7)
+    assert list(shelf.scan(b"")) == [(b"\x00epoch", b"1")]
+
+
+def test_shelves_know_nothing_of_each_other(new_shelf: NewShelf):
+    one, other = new_shelf(), new_shelf()
+    one.write([(b"a", b"1")], 1)
+    assert other.get_many([b"a"]) == [None]
+    assert other.offset is None
+
+
+small_keys = st.binary(min_size=1, max_size=3).filter(lambda key: not key.startswith(b"\x00\x00"))
+writes = st.lists(st.lists(st.tuples(small_keys, st.none() | st.binary(max_size=3)), max_size=5), max_size=8)
+
+
+@pytest.mark.parametrize("kind", ["memory", "rocksdb"])
+@given(writes=writes, start=st.binary(max_size=2))
+@settings(max_examples=20)
+def test_a_shelf_does_as_a_dictionary_would(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, writes: list[list[tuple[bytes, bytes | None]]], start: bytes
+):
+    shelf: Shelf = MemoryShelf() if kind == "memory" else open_rocks(tmp_path_factory.mktemp("model") / "x.db")
+    model: dict[bytes, bytes] = {}
+    for batch in writes:
+        shelf.write(batch)
+        for key, value in batch:
+            model.pop(key, None)
+            if value is not None:
+                model[key] = value
+    assert list(shelf.scan(start)) == sorted((k, v) for k, v in model.items() if k >= start)
+    asked = [key for batch in writes for key, _ in batch]
+    assert shelf.get_many(asked) == [model.get(key) for key in asked]
+    shelf.close()
+
+
+# -- on disk ----------------------------------------------------------------------------------------------------------
+
+
+def test_data_and_offset_outlive_the_shelf(tmp_path: Path):
+    first = open_rocks(tmp_path / "deep" / "a.db")
+    first.write([(b"a", b"1"), (b"b", b"2")], 5)
+    first.advance(6)
+    first.close()
+    again = open_rocks(tmp_path / "deep" / "a.db")
+    assert again.get_many([b"a", b"b"]) == [b"1", b"2"]
+    assert again.offset == 6
+    again.close()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tutormax_streams.batches.shelves import RocksShelf, SharedMemory
+shelf = RocksShelf(Path(sys.argv[1]), SharedMemory())
+for n in range(1000):
+    shelf.write([(b"%d" % n, b"x" * 100)], n)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_process_leaves_offset_and_data_in_agreement(tmp_path: Path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a.db")], check=False)
+    assert killed.returncode == -9
+    shelf = open_rocks(tmp_path / "a.db")
+    assert shelf.offset == 999
+    assert len(list(shelf.scan(b""))) == 1000
+    shelf.close()
+
+
+def test_a_directory_in_use_is_refused_with_a_sentence_and_left_alone(tmp_path: Path):
+    holder = open_rocks(tmp_path / "a.db")
+    holder.write([(b"a", b"1")])
+    with pytest.raises(RuntimeError, match=r"a\.db is in use by another worker: give every worker its own"):
+        open_rocks(tmp_path / "a.db")
+    assert holder.get_many([b"a"]) == [b"1"]
+    holder.close()
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from tutormax_streams.batches.shelves import RocksShelf, SharedMemory
+shelf = RocksShelf(Path(sys.argv[1]), SharedMemory())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_directory_in_use_by_another_process_is_refused_too(tmp_path: Path):
+    command = [sys.executable, "-c", HOLDING, str(tmp_path / "a.db")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(RuntimeError, match="is in use by another worker"):
+            open_rocks(tmp_path / "a.db")
+        assert holder.stdin is not None
+        holder.stdin.close()
+
+
+@pytest.mark.parametrize("name", ["MANIFEST-*", "CURRENT"])
+def test_what_cannot_be_opened_is_begun_anew(tmp_path: Path, name: str):
+    path = tmp_path / "block-of-flats.db"  # the word "lock" in a path or in "block checksum mismatch" is no lock
+    filled(path)
+    (found,) = path.glob(name)
+    found.write_bytes(b"rot" * 40)
+    shelf = open_rocks(path)
+    assert shelf.offset is None
+    assert list(shelf.scan(b"")) == []
+    shelf.write([(b"a", b"1")], 1)
+    assert shelf.get_many([b"a"]) == [b"1"]
+    shelf.close()
+
+
+def test_an_offset_that_cannot_be_read_begins_anew(tmp_path: Path):
+    filled(tmp_path / "a.db", rotten=slice(500, 4_000))
+    shelf = open_rocks(tmp_path / "a.db")
+    assert shelf.offset is None
+    assert list(shelf.scan(b"")) == []
+    shelf.close()
+
+
+def test_rot_found_while_reading_is_an_error_once_and_begun_anew_the_next_time(tmp_path: Path):
+    """Else the worker would crash on it for ever."""
+    filled(tmp_path / "a.db", rotten=slice(300_000, 400_000))
+    shelf = open_rocks(tmp_path / "a.db")
+    assert shelf.offset == 77
+    with pytest.raises(UnreadableShelf, match=r"a\.db"):
+        shelf.get_many([b"%04d" % n for n in range(5000)])
+    shelf.close()
+    again = open_rocks(tmp_path / "a.db")
+    assert again.offset is None
+    again.close()
+    once_more = open_rocks(tmp_path / "a.db")
+    once_more.write([], 5)
+    once_more.close()
+    assert open_rocks(tmp_path / "a.db").offset == 5
+
+
+def test_using_a_closed_shelf_is_no_damage(tmp_path: Path):
+    filled(tmp_path / "a.db")
+    shelf = open_rocks(tmp_path / "a.db")
+    shelf.close()
+    with pytest.raises(Exception, match="closed"):
+        shelf.get_many([b"0001"])
+    again = open_rocks(tmp_path / "a.db")
+    assert again.offset == 77
+    again.close()
+
+
+def test_a_scan_over_rot_does_not_end_as_if_there_were_nothing_more(tmp_path: Path):
+    filled(tmp_path / "a.db", rotten=slice(300_000, 400_000))
+    shelf = open_rocks(tmp_path / "a.db")
+    with pytest.raises(UnreadableShelf):
+        list(shelf.scan(b""))
+    shelf.close()
+
+
+def filled(path: Path, rotten: slice | None = None) -> None:
+    """A database of 5,000 values in one file, some of its bytes flipped."""
+    shelf = open_rocks(path)
+    noise = random.Random(0)  # so that compression leaves something to damage
+    shelf.write([(b"%04d" % n, noise.randbytes(200)) for n in range(5000)], 77)
+    shelf._db.flush()
+    shelf.close()
+    if rotten is not None:
+        (table,) = path.glob("*.sst")
+        content = bytearray(table.read_bytes())
+        for at in range(*rotten.indices(len(content)))[::500]:
+            content[at] ^= 0xFF
+        table.write_bytes(content)
