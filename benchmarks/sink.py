@@ -31,6 +31,7 @@ BATCHES = 40
 Item = TypeVar("Item")
 
 FILL = """
+SET session_replication_role = replica;
 INSERT INTO tutors SELECT 'a' || n, 'n', 'a' || n, now(), 'ACTIVE', '{}', NULL, NULL, 12, NULL, now(), now()
 FROM generate_series(1, %(tutors)s) AS n;
 INSERT INTO sessions

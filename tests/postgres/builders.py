@@ -113,11 +113,16 @@ def metrics(
     return metrics_updated(tutor_id, windows, as_of_us=as_of, epoch=epoch, position=position)
 
 
+_CONNECTIONS: dict[str, psycopg.Connection[tuple[Any, ...]]] = {}
+
+
 def rows(url: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
-    """What a query answers, asked on a connection of its own."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(query.encode(), values or None)
-        return cursor.fetchall() if cursor.description else []
+    """What a query answers, asked on a connection of the tests' own."""
+    connection = _CONNECTIONS.get(url)
+    if connection is None or connection.closed:
+        connection = _CONNECTIONS[url] = psycopg.connect(url, autocommit=True)
+    cursor = connection.execute(query.encode(), values or None)
+    return cursor.fetchall() if cursor.description else []
 
 
 def ids(written: Sequence[Any]) -> list[tuple[str, str]]:

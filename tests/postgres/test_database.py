@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
+import uvloop
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.postgres.builders import T, rows, session, tutor
@@ -139,6 +140,12 @@ async def test_a_frozen_server_does_not_keep_a_cancelled_caller(postgres: str) -
         with pytest.raises(asyncio.CancelledError):
             await task
         assert time.monotonic() - started < ABANDON_SECONDS + 0.5
+
+
+def test_neither_does_it_on_the_workers_event_loop(postgres: str) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test_a_frozen_server_does_not_keep_a_cancelled_caller(postgres))
+        runner.run(test_a_server_away_is_reported_with_its_reason_and_found_again(postgres))
 
 
 async def test_a_frozen_server_is_reported_when_the_work_is_overdue(postgres: str) -> None:

@@ -147,6 +147,8 @@ class Database:
         connection = await self._checkout()
 
         async def worked() -> T:
+            if not connection.opened_at:
+                await self._configure(connection)
             return await work(connection)
 
         # In a task of its own: psycopg answers a cancellation by waiting for the server, up to ten seconds.
@@ -175,22 +177,15 @@ class Database:
             await connection.close()
         if self._closed:
             raise SinkUnavailable("the connection to PostgreSQL was closed by this worker")
-        return await self._connect()
-
-    async def _connect(self) -> Connection:
         # Never prepared: a plan made while a table was empty would scan it for ever. (Not by plan_cache_mode, which
         # would have the server plan each of its foreign-key checks anew, at twice the cost of all the rest.)
-        connection = await Connection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-        try:
-            instants.register(connection)
-            await connection.execute(
-                _APPLY_SETTINGS, [list(self._session_settings), list(self._session_settings.values())]
-            )
-        except BaseException:
-            await connection.close()
-            raise
+        return await Connection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+
+    async def _configure(self, connection: Connection) -> None:
+        instants.register(connection)
+        settings = self._session_settings
+        await connection.execute(_APPLY_SETTINGS, [list(settings), list(settings.values())])
         connection.opened_at = time.monotonic()
-        return connection
 
     async def _release(self, connection: Connection) -> None:
         status = connection.pgconn.transaction_status
