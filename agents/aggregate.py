@@ -37,7 +37,7 @@ REFRESH_SECONDS = 14 * 60  # the promise is 15 minutes
 PACED_TUTORS_PER_SECOND = 400
 TICK_SECONDS = 0.05
 TICK_BUDGET_US = 40_000  # how long one tick may compute before the stream gets its turn
-SWEEP_EVERY_TICKS = 20
+SWEEP_EVERY_TICKS = 100  # 5 s: a round over 100,000 keys takes some three hours, of a retention of 121 days
 APPEND_TIME = 1  # Kafka's LogAppendTime: the broker's clock
 
 

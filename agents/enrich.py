@@ -7,6 +7,7 @@ standing go to `facts`, to each tutor ever named, on every event. It must not lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
@@ -23,11 +24,13 @@ from models.enrichment import Derived, derived
 from models.events import Enriched, Feedback, Session, Validated
 from models.facts import Barrier, Fact
 from models.homes import Home, SessionHome
-from tutormax_streams.batches import MergedTable, Partitioner, RecordBatch, drive
+from tables import entities
+from tutormax_streams.batches import MergedTable, Partitioner, RecordBatch, Revoked, drive
 
 logger = logging.getLogger(__name__)
 
 HOUR_US = 3_600_000_000
+SWEEP_SECONDS = 5.0
 
 
 class _Arrival(NamedTuple):
@@ -169,4 +172,17 @@ async def _all(futures: list[asyncio.Future[Any]]) -> None:
 
 
 def attach(app: faust.App, validated_topic: str, step: Enrich) -> None:
+    """The agent, and beside it the forgetting of homes that have expired."""
     drive(app, validated_topic, step, "enrich")
+    sweeper = entities.sweeper(step.entities)
+
+    @app.task
+    async def forget_homes() -> None:
+        while not app.should_stop:
+            await asyncio.sleep(SWEEP_SECONDS)
+            if not app.tables.actives_ready or app.rebalancing:
+                continue
+            for partition in step.entities.owned_partitions():
+                with contextlib.suppress(Revoked):
+                    _, confirmations = await sweeper.step(partition, step.clock())
+                    await asyncio.gather(*confirmations)

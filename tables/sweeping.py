@@ -18,7 +18,7 @@ class Sweeper:
         self._expired = expired
         self._cursors: dict[int, bytes] = {}
 
-    async def step(self, partition: int, now_us: int, keys: int = 500) -> tuple[list[bytes], list[asyncio.Future[Any]]]:
+    async def step(self, partition: int, now_us: int, keys: int = 50) -> tuple[list[bytes], list[asyncio.Future[Any]]]:
         """Look at the next `keys` keys and discard the expired ones: (keys discarded, confirmations)."""
         start = self._cursors.get(partition, b"")
         seen = list(islice(self._table.scan(partition, start), keys))
