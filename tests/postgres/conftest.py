@@ -21,7 +21,7 @@ DELETE FROM tutormax_streams.parked_metrics; DELETE FROM tutormax_streams.metric
 @pytest_asyncio.fixture
 async def database(postgres: str) -> AsyncIterator[Database]:
     rows(postgres, EMPTIED)
-    async with Database(postgres, deadlines=Deadlines(lock=1.0, statement=5.0, work=8.0)) as opened:
+    async with Database(postgres, deadlines=Deadlines(lock=4.0, statement=5.0, work=8.0)) as opened:
         yield opened
 
 

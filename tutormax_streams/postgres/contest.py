@@ -80,11 +80,11 @@ class Outcome:
 
 
 async def verdicts(
-    connection: Connection, kind: Kind, candidates: list[Candidate], *, lock: bool
+    connection: Connection, kind: Kind, candidates: list[Candidate]
 ) -> list[tuple[Candidate, Verdict, Row | None]]:
-    """Compare with what is stored, which `lock` keeps from other writers until the transaction ends."""
+    """Compare what an upsert left out with what is stored. The upsert has locked the rows that it did not change."""
     keys = [candidate.id for candidate in candidates]
-    found = await connection.execute(kind.lock_stored if lock else kind.stored, [keys], binary=True)
+    found = await connection.execute(kind.stored, [keys], binary=True)
     stored = {row[kind.key_position]: row for row in await found.fetchall()}
     return [(c, _verdict(kind, c, stored.get(c.id)), stored.get(c.id)) for c in candidates]
 

@@ -2,11 +2,14 @@
 
 Within one batch addresses may be handed on (A takes B's, B a new one) and even swapped. A tutor who asks for an address
 that somebody keeps is refused; the neighbours are not.
+
+Of a stored tutor the address is changed apart, and only where it differs: the column is a key, and whoever so much as
+mentions it in an update locks out all who insert sessions of that tutor, who lock each other out in turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from tutormax_streams.postgres.database import Connection
@@ -22,7 +25,7 @@ class Wish(NamedTuple):
 
 class Answer(NamedTuple):
     """`refused`: tutors whose address stays with another. `movers`: stored tutors whose own address is wanted by
-    another of the batch, and who give it up in the same statement."""
+    another of the batch, and who give it up beforehand."""
 
     refused: set[str]
     movers: set[str]
@@ -36,6 +39,11 @@ _LET_GO: Final = """
 UPDATE tutors AS stored SET email = 'handed-on:' || stored.tutor_id
 FROM pg_temp.tutormax_staged_tutors AS staged
 WHERE stored.tutor_id = staged.tutor_id AND stored.updated_at < staged.updated_at AND stored.tutor_id = ANY(%s)
+"""
+
+_HAND_OUT: Final = """
+UPDATE tutors AS stored SET email = staged.email FROM pg_temp.tutormax_staged_tutors AS staged
+WHERE stored.tutor_id = staged.tutor_id AND stored.email <> staged.email AND stored.tutor_id = ANY(%s)
 """
 
 
@@ -56,6 +64,11 @@ async def answer(connection: Connection, wishes: Iterable[Wish]) -> Answer:
 async def let_go(connection: Connection, movers: Iterable[str]) -> None:
     """Free the addresses of `movers`. The stage of tutors must be filled, and moved on next."""
     await connection.execute(_LET_GO, [list(movers)])
+
+
+async def hand_out(connection: Connection, tutor_ids: Sequence[str]) -> None:
+    """Give the tutors whose rows were just moved on from the stage their addresses."""
+    await connection.execute(_HAND_OUT, [list(tutor_ids)])
 
 
 def decide(moving: dict[str, str], stored: dict[str, str]) -> Answer:

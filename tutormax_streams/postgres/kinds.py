@@ -35,6 +35,8 @@ class Kind:
     row_of: Callable[[Any], rows.Row]
     event_of: Callable[[Sequence[Any]], Event]
     json_columns: tuple[str, ...] = ()
+    # Column that the upsert of an existing row leaves as it is; see `emails`.
+    apart: LiteralString | None = None
     # Column that another entity's row may already hold; the staged value then gives way to this expression of the key.
     yields: tuple[LiteralString, LiteralString] | None = None
 
@@ -55,12 +57,11 @@ class Kind:
     @cached_property
     def stored(self) -> bytes:
         """Rows by keys, as `event_of` takes them; to be read in binary."""
-        return self._stored(SQL("")).as_bytes()
-
-    @cached_property
-    def lock_stored(self) -> bytes:
-        """The same, kept from other writers until the transaction ends."""
-        return self._stored(SQL("FOR NO KEY UPDATE")).as_bytes()
+        return (
+            SQL("SELECT {columns} FROM {table} WHERE {key} = ANY(%s)")
+            .format(columns=self.selected(), table=Identifier(self.table), key=Identifier(self.key))
+            .as_bytes()
+        )
 
     @cached_property
     def key_position(self) -> int:
@@ -114,7 +115,9 @@ class Kind:
             if self.parents
             else SQL("true"),
             assignments=SQL(", ").join(
-                SQL("{0} = excluded.{0}").format(Identifier(column)) for column in self.columns if column != self.key
+                SQL("{0} = excluded.{0}").format(Identifier(column))
+                for column in self.columns
+                if column not in (self.key, self.apart)
             ),
             given=SQL(", {}").format(Identifier(yields[0])) if yields else SQL(""),
             answer=SQL("moved.{}").format(Identifier(yields[0])) if yields else SQL("NULL"),
@@ -140,11 +143,6 @@ class Kind:
             )
         return value
 
-    def _stored(self, lock: SQL) -> Composed:
-        return SQL('SELECT {columns} FROM {table} WHERE {key} = ANY(%s) ORDER BY {key} COLLATE "C" {lock}').format(
-            columns=self.selected(), table=Identifier(self.table), key=Identifier(self.key), lock=lock
-        )
-
 
 # The feedback id of a session whose own is another's already: 50 characters at most, and the same for every version.
 _SUBSTITUTE: Final = "session-"
@@ -165,6 +163,7 @@ TUTOR: Final = Kind(
     parents=(),
     row_of=rows.tutor_row,
     event_of=rows.tutor_of,
+    apart="email",
 )
 SESSION: Final = Kind(
     name="session",

@@ -146,25 +146,15 @@ async def _store(connection: Connection, kind: Kind, candidates: Iterable[Candid
     if not left_out:
         return outcome
     ties = []
-    for candidate, verdict, stored in await verdicts(connection, kind, left_out, lock=False):
+    for candidate, verdict, stored in await verdicts(connection, kind, left_out):
         if verdict is Verdict.WINS_TIE:
             ties.append(candidate)
         else:
             outcome.settle(kind, candidate, verdict, stored)
     if ties:
-        await _settle_ties(connection, kind, ties, outcome)
+        await kind.stage.fill(connection, [candidate.row for candidate in ties])
+        outcome.waiting += await _move(connection, kind, kind.settle, ties, outcome)
     return outcome
-
-
-async def _settle_ties(connection: Connection, kind: Kind, ties: list[Candidate], outcome: Outcome) -> None:
-    winners = []
-    for candidate, verdict, stored in await verdicts(connection, kind, ties, lock=True):
-        if verdict is Verdict.WINS_TIE:
-            winners.append(candidate)
-        else:
-            outcome.settle(kind, candidate, verdict, stored)
-    await kind.stage.fill(connection, [candidate.row for candidate in winners])
-    outcome.waiting += await _move(connection, kind, kind.settle, winners, outcome)
 
 
 async def _move(
@@ -173,18 +163,12 @@ async def _move(
     """Run one of the kind's statements over the stage; returns the candidates that it left out."""
     found = await connection.execute(statement)
     odd = dict(await found.fetchall())
-    if not odd:
-        outcome.written += [candidate.persisted(kind) for candidate in staged]
-        outcome.unparked += sum(candidate.parked for candidate in staged)
-        return []
-    left_out = []
-    for candidate in staged:
-        given = odd.get(candidate.id)
-        if candidate.id in odd and given is None:
-            left_out.append(candidate)
-        else:
-            outcome.written.append(candidate.persisted(kind, given))
-            outcome.unparked += candidate.parked
+    left_out = [candidate for candidate in staged if odd.get(candidate.id, "") is None]
+    moved = [candidate for candidate in staged if odd.get(candidate.id, "") is not None]
+    if kind is TUTOR and moved:
+        await emails.hand_out(connection, [candidate.id for candidate in moved])
+    outcome.written += [candidate.persisted(kind, odd.get(candidate.id)) for candidate in moved]
+    outcome.unparked += sum(candidate.parked for candidate in moved)
     return left_out
 
 
@@ -227,16 +211,16 @@ async def _halved(connection: Connection, kind: Kind, candidates: list[Candidate
 async def _clear_parked(connection: Connection, entities: Entities, outcome: Outcome) -> None:
     """Let go of what no longer waits: all that was looked at, but for what waits still or was refused."""
     staying = {(candidate.kind, candidate.id) for candidate in outcome.waiting}
-    refused = {(candidate.kind, candidate.id): detail for candidate, _, detail in outcome.refused if candidate.parked}
-    done: dict[parking.Key, Version] = {}
-    for kind, candidates in entities.items():
-        for id_, candidate in candidates.items():
-            if (kind, id_) not in staying and (kind, id_) not in refused:
-                done[kind, id_] = candidate.version
-    for candidate, _, _ in outcome.refused:
-        done.pop((candidate.kind, candidate.id), None)
+    staying |= {(candidate.kind, candidate.id) for candidate, _, _ in outcome.refused}
+    done: dict[parking.Key, Version] = {
+        (kind, id_): candidate.version
+        for kind, candidates in entities.items()
+        for id_, candidate in candidates.items()
+        if (kind, id_) not in staying
+    }
     await parking.settle(connection, done)
-    await parking.refuse(connection, refused.items())
+    refused = [((candidate.kind, candidate.id), why) for candidate, _, why in outcome.refused if candidate.parked]
+    await parking.refuse(connection, refused)
 
 
 def _entities(batch: Iterable[Enriched]) -> Entities:
