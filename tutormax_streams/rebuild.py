@@ -66,9 +66,7 @@ async def rebuild(settings: Settings, report: Callable[[Progress], None] = lambd
     try:
         async with Database(settings.conninfo, size=2) as database:
             if problems := await database.run(schema.check):
-                raise Refused(
-                    f"PostgreSQL is not ready: {'; '.join(problems)}. Run `tutormax-streams database ensure`", POSTGRES
-                )
+                raise Refused(f"PostgreSQL is not ready. {' '.join(problems)}", POSTGRES)
             return await _rebuild(settings, Loader(database), report)
     except SinkUnavailable as exc:
         raise Refused(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -23,7 +23,7 @@ class NoSuchTopic(Exception):
 
 async def scan(
     settings: Settings, topics: Sequence[str], *, last: int | None = None, follow: bool = False
-) -> AsyncIterator[ConsumerRecord]:
+) -> AsyncGenerator[ConsumerRecord, None]:
     """Records of `topics`, those that are fetched together in the order of their times.
 
     `last`: begin so many records before the end of each partition; None begins at the beginning. `follow`: go on with

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 
@@ -37,6 +39,34 @@ CONFIGURATION, KAFKA, POSTGRES, STATE = 2, 3, 4, 5
 """Exit codes: a setting or version; Kafka away or its topics wrong; PostgreSQL away or its schema; state incomplete."""
 
 
+def check_machine(settings: Settings) -> None:
+    """What this worker needs of the machine that it runs on. Raises `Refused`."""
+    if settings.store == "rocksdb":
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=settings.data_dir):
+                pass
+        except OSError as exc:
+            raise Refused(
+                f"the data directory {settings.data_dir} cannot be written ({exc.strerror}): set TUTORMAX_DATA_DIR to "
+                "one of this worker's own",
+                CONFIGURATION,
+            ) from exc
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.web_host, settings.web_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as exc:
+        raise Refused(
+            f"health and metrics cannot be served on {settings.web_host}:{settings.web_port} ({exc.strerror}): set "
+            "TUTORMAX_WEB_HOST and TUTORMAX_WEB_PORT to an address of this machine and a port of this worker's own",
+            CONFIGURATION,
+        ) from exc
+
+
 async def prepare(settings: Settings) -> Epoch:
     """Create what may be created, check everything else: the epoch to work in. Raises `Refused`."""
     if faults := pins.mismatches():
@@ -47,7 +77,13 @@ async def prepare(settings: Settings) -> Epoch:
             logger.info("created topics %s", ", ".join(created))
         epoch = await epochs.read(settings)
         if epoch is None:
-            return await _begin(settings)
+            try:
+                return await _begin(settings)
+            except Refused:
+                # Another worker may have begun a moment ago, and what stands in the way is its work.
+                epoch = await epochs.read(settings)
+                if epoch is None:
+                    raise
         if epoch.state != "complete":
             raise Refused(f"a rebuild was begun and not finished: {REBUILD}", STATE)
         await _check_kafka_state(settings, epoch)
@@ -64,9 +100,7 @@ async def _begin(settings: Settings) -> Epoch:
         async with Database(settings.conninfo, size=1) as database:
             problems = await database.run(schema.check)
             if problems:
-                raise Refused(
-                    f"PostgreSQL is not ready: {'; '.join(problems)}. Run `tutormax-streams database ensure`", POSTGRES
-                )
+                raise Refused(f"PostgreSQL is not ready. {' '.join(problems)}", POSTGRES)
             held = await database.run(_tables_with_rows)
             last_epoch = await database.run(_last_epoch)
     except SinkUnavailable as exc:
@@ -81,7 +115,7 @@ async def _begin(settings: Settings) -> Epoch:
             STATE,
         )
     ends = await kafka.log_ends(settings, Topics.of(settings).rebuilt)
-    used = sorted({tp.topic for tp, (_, end) in ends.items() if end})
+    used = sorted({tp.topic for tp, (_, end) in ends.items() if end} - await epochs.only_marked(settings))
     if used:
         raise Refused(f"topics {', '.join(used)} hold records, but of no known epoch: {REBUILD}", STATE)
     epoch = Epoch(last_epoch + 1, settings.kafka_partitions, "empty", "complete", time.time_ns() // 1000)
@@ -148,9 +182,7 @@ async def _check_database(settings: Settings, epoch: Epoch) -> None:
             logger.warning("PostgreSQL cannot be reached, starting without it; the sink waits: %s", exc)
         return
     if problems:
-        raise Refused(
-            f"PostgreSQL is not ready: {'; '.join(problems)}. Run `tutormax-streams database ensure`", POSTGRES
-        )
+        raise Refused(f"PostgreSQL is not ready. {' '.join(problems)}", POSTGRES)
     if last_epoch > epoch.number:
         raise Refused(
             f"PostgreSQL holds rows of epoch {last_epoch}, Kafka's is {epoch.number}: Kafka was restored from before "

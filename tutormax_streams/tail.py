@@ -16,6 +16,7 @@ from models import facts, homes, wire
 from models.events import KIND_OF, Enriched, Origin, Validated
 from models.facts import Barrier, EventFact, SessionFact, StandingFact
 from models.metrics import utc_text
+from models.payloads import TOPIC_OF
 from models.wire import HistoryEnd, UnknownVersion
 from tables import entities, tutor_windows
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
@@ -72,7 +73,8 @@ def entries(short_name: str, record: ConsumerRecord) -> Iterator[Entry]:
 def line(entry: Entry) -> tuple[str, str, str, str]:
     """(time, place, kind, fields) of an entry, to be set side by side."""
     place = f"{entry.topic}/{entry.partition}/{entry.offset}"
-    fields = " ".join(f"{name}={_brief(value)}" for name, value in _flat(entry.fields) if value not in (None, [], ""))
+    shown = _in_short(entry.fields) if entry.kind == "metrics.updated" else entry.fields
+    fields = " ".join(f"{name}={_brief(value)}" for name, value in _flat(shown) if value not in (None, [], ""))
     return entry.time[11:23], place, entry.kind, fields
 
 
@@ -92,16 +94,18 @@ def _json(record: ConsumerRecord) -> Found:
     yield str(kind or "json"), payload
 
 
-def _metrics(record: ConsumerRecord) -> Found:
-    for kind, payload in _json(record):
-        if isinstance(windows := payload.get("windows"), dict):
-            figures = ("metric_id", "window")
-            payload["windows"] = {
-                name: {key: value for key, value in window.items() if key not in figures}
-                for name, window in windows.items()
-            }
-            payload.pop("as_of_us", None)
-        yield kind, payload
+def _raw(kind: str) -> Callable[[ConsumerRecord], Found]:
+    def unpack(record: ConsumerRecord) -> Found:
+        for found, fields in _json(record):
+            yield kind if found == "json" else found, fields
+
+    return unpack
+
+
+def _in_short(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a metrics record what fits on a line: the tiers instead of all figures."""
+    short = {name: metrics.get(name) for name in ("tutor_id", "tutor_name", "as_of", "epoch", "position", "events")}
+    return short | {name: window["performance_tier"] for name, window in metrics.get("windows", {}).items()}
 
 
 def _dead_letter(record: ConsumerRecord) -> Found:
@@ -151,10 +155,10 @@ def _changelog(decode: Callable[[bytes], Any]) -> Callable[[ConsumerRecord], Fou
 
 
 _UNPACK: Final[dict[str, Callable[[ConsumerRecord], Found]]] = {
+    **{topic: _raw(kind) for kind, topic in TOPIC_OF.items()},
     "validated": _validated,
     "enriched": _enriched,
     "facts": _facts,
-    "metrics": _metrics,
     "dead-letter": _dead_letter,
     entities.NAME: _changelog(homes.decode),
     tutor_windows.NAME: _changelog(facts.decode),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import sys
@@ -27,9 +26,10 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_level, settings.log_format)
     uvloop.install()
     try:
+        startup.check_machine(settings)
         epoch = asyncio.run(startup.prepare(settings))
     except startup.Refused as refusal:
-        print(f"tutormax-streams: {refusal}", file=sys.stderr)
+        sys.stderr.write(f"tutormax-streams: {refusal}\n")
         return refusal.code
     except KeyboardInterrupt:
         return 130
@@ -46,13 +46,15 @@ def run(settings: Settings) -> int:
         app.finalize()
     worker = faust.Worker(apps[0], *apps[1:], loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     logger.info("worker %s starts with roles %s", settings.instance_id, ", ".join(settings.roles))
+    crash: BaseException | None = None
     try:
-        with contextlib.suppress(SystemExit):
-            worker.execute_from_commandline()
-    except Exception as exc:
-        logger.critical("stopped by a failure, nothing unfinished was acknowledged: %r", exc)
-        return CRASHED
-    crash = worker.crash_reason
+        worker.execute_from_commandline()
+    except SystemExit as ended:
+        # How Faust ends, in peace or after a failure while starting, which it has printed.
+        crash = ended if ended.code else None
+    except Exception as exc:  # noqa: BLE001 - whatever it was, the exit code tells
+        crash = exc
+    crash = worker.crash_reason or crash
     if crash is not None:
         logger.critical("stopped by a failure, nothing unfinished was acknowledged: %r", crash)
         return CRASHED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 import typer
@@ -25,7 +26,9 @@ Exit codes:
   130  interrupted
 """
 
-out = Console(highlight=False)
+PIPE_COLUMNS: Final = 1000  # where nobody looks, no line is broken
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 err = Console(stderr=True, highlight=False)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from tutormax_streams.cli.exits import FAILED, OperatorsGroup, out
+
+if TYPE_CHECKING:
+    from tutormax_streams.tail import Entry
 
 topics = typer.Typer(
     cls=OperatorsGroup, no_args_is_help=True, help="Create, verify and read the topics of this deployment."
@@ -105,21 +109,27 @@ def tail_topics(
     async def print_entries() -> None:
         printed = 0
         records = scan(settings, list(short_names), last=None if beginning else last, follow=follow)
-        async for record in records:
-            for entry in tail.entries(short_names[record.topic], record):
-                if tutor is not None and not entry.names(tutor):
-                    continue
-                if as_json:
-                    typer.echo(json.dumps(entry.as_json()))
-                else:
-                    time, place, kind, fields = tail.line(entry)
-                    line = Text.assemble((time, "dim"), " ", (place, "cyan"), " ", (kind, "bold"), " ", fields)
-                    out.print(line, soft_wrap=True)
-                printed += 1
-                if printed == limit:
-                    return
+        async with aclosing(records):
+            async for record in records:
+                for entry in tail.entries(short_names[record.topic], record):
+                    if tutor is not None and not entry.names(tutor):
+                        continue
+                    _print_entry(entry, as_json=as_json)
+                    printed += 1
+                    if printed == limit:
+                        return
 
     asyncio.run(print_entries())
+
+
+def _print_entry(entry: Entry, *, as_json: bool) -> None:
+    from tutormax_streams import tail
+
+    if as_json:
+        typer.echo(json.dumps(entry.as_json()))
+        return
+    time, place, kind, fields = tail.line(entry)
+    out.print(Text.assemble((time, "dim"), " ", (place, "cyan"), " ", (kind, "bold"), " ", fields), soft_wrap=True)
 
 
 @database.command("ensure")

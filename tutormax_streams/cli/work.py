@@ -99,7 +99,11 @@ def generate(
     async def publish() -> None:
         async with publisher(effective) as raw:
             with Progress(
-                SpinnerColumn(), "{task.description} {task.completed:,} events", TimeElapsedColumn(), console=err
+                SpinnerColumn(),
+                "{task.description} {task.completed:,} events",
+                TimeElapsedColumn(),
+                console=err,
+                disable=not err.is_terminal,
             ) as bar:
                 now = datetime.now(UTC)
                 if days:
