@@ -90,7 +90,7 @@ class ApacheKafka(EmbeddedKafka):
         answer(
             [
                 *("java", "-XX:TieredStopAtLevel=1", "-cp", self._classpath, "kafka.tools.StorageTool"),
-                *("format", "-t", cluster_id, "-c", str(path)),
+                *("format", f"--cluster-id={cluster_id}", "-c", str(path)),  # an id may begin with a dash
             ],
             timeout_seconds=60,
         )
