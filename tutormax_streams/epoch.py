@@ -58,3 +58,17 @@ async def mark_changelogs(settings: Settings, producer: AIOKafkaProducer, epoch:
     for topic in Topics.of(settings).changelogs:
         for partition in range(epoch.partitions):
             await producer.send_and_wait(topic, b"%d" % epoch.number, key=key, partition=partition)
+
+
+async def only_marked(settings: Settings) -> set[str]:
+    """Changelogs that hold nothing but first records: a worker begins just now, or was interrupted when it began."""
+    found = set(Topics.of(settings).changelogs)
+    async with kafka.consumer(settings) as client:
+        for tp, (_, end) in (await kafka.log_ends(settings, found)).items():
+            client.assign([tp])
+            await client.seek_to_beginning(tp)
+            while tp.topic in found and await client.position(tp) < end:
+                records = (await client.getmany(tp, timeout_ms=2000)).get(tp, [])
+                if not all(record.key is not None and record.key.startswith(EPOCH_KEY) for record in records):
+                    found.discard(tp.topic)
+    return found

@@ -1,0 +1,104 @@
+"""The verdict: what PostgreSQL and the dead-letter topic hold, against the oracle and the poison.
+
+Every function answers with differences as sentences; an empty list is a right result.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tests.oracle import Oracle, Row
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+KEYS: dict[LiteralString, str] = {
+    "tutors": "tutor_id",
+    "students": "student_id",
+    "sessions": "session_id",
+    "student_feedback": "feedback_id",
+    "tutor_events": "event_id",
+}
+MOST_SHOWN = 8
+
+Position = tuple[str, int, int]  # short topic name, partition, offset
+
+
+def instant_us(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def rows(url: str, query: LiteralString, values: Sequence[Any] = ()) -> list[Row]:
+    """What a query answers, instants as int µs."""
+    with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
+        found = connection.execute(query, values).fetchall()
+    return [{key: instant_us(v) if isinstance(v, datetime) else v for key, v in row.items()} for row in found]
+
+
+def wrong_tables(url: str, oracle: Oracle) -> list[str]:
+    """The platform's four tables of events, and the students made up for them."""
+    differences = []
+    for table, expected in oracle.tables().items():
+        held = {row[KEYS[table]]: row for row in rows(url, f"SELECT * FROM {table}")}  # type: ignore[arg-type]
+        if table == "students":
+            held = {key: row for key, row in held.items() if key in expected}  # a writer may have made up more
+        differences += _unlike(table, held, expected)
+    return differences
+
+
+def wrong_metrics(url: str, oracle: Oracle, newer_than_us: int = 0, mode: str = "normalized") -> list[str]:
+    """Three current rows of every tutor, each right at its own calculation_date, which is at least `newer_than_us`."""
+    held: dict[str, dict[str, Row]] = {}
+    for row in rows(url, "SELECT * FROM tutor_performance_metrics"):
+        of_tutor = held.setdefault(row["tutor_id"], {})
+        if row["window"] in of_tutor:
+            return [f"two rows of {row['tutor_id']} for {row['window']}"]
+        of_tutor[row["window"]] = row
+    differences = _unlike("metrics of", dict.fromkeys(held, {}), dict.fromkeys(oracle.tutors, {}))
+    for tutor_id in held.keys() & oracle.tutors.keys():
+        as_of = {row["calculation_date"] for row in held[tutor_id].values()}
+        if len(as_of) != 1:
+            differences.append(f"the rows of {tutor_id} are of different instants")
+            continue
+        (t_us,) = as_of
+        if t_us < newer_than_us:
+            differences.append(
+                f"the rows of {tutor_id} were last calculated {(newer_than_us - t_us) / 1e6} s too early"
+            )
+        differences += _unlike(f"{tutor_id} at {t_us}", held[tutor_id], oracle.stored_metrics(tutor_id, t_us, mode))
+    return differences
+
+
+def wrong_letters(letters: Mapping[Position, bytes], poison: Mapping[Position, bytes]) -> list[str]:
+    """Dead letters by source position: neither more nor fewer than the poison, each with its bytes intact."""
+    differences = [f"no dead letter for {place}: {poison[place][:80]!r}" for place in poison.keys() - letters.keys()]
+    differences += [f"a dead letter for {place}: {letters[place][:80]!r}" for place in letters.keys() - poison.keys()]
+    differences += [
+        f"the dead letter of {place} holds {letters[place][:80]!r}, not {poison[place][:80]!r}"
+        for place in letters.keys() & poison.keys()
+        if letters[place] != poison[place]
+    ]
+    return differences
+
+
+def _unlike(what: str, held: Mapping[str, Row], expected: Mapping[str, Row]) -> list[str]:
+    differences = [f"{what} {key} is missing" for key in expected.keys() - held.keys()]
+    differences += [f"{what} {key} should not be there" for key in held.keys() - expected.keys()]
+    for key in held.keys() & expected.keys():
+        differences += [
+            f"{what} {key}: {column} is {held[key].get(column)!r}, expected {value!r}"
+            for column, value in expected[key].items()
+            if held[key].get(column) != value
+        ]
+    return differences
+
+
+def shown(differences: Iterable[str]) -> str:
+    """The first few, and how many there are of each kind of sentence."""
+    found = sorted(differences)
+    kinds = Counter(sentence.split(" ", 1)[0] for sentence in found)
+    return "\n".join([f"{len(found)} differences ({dict(kinds)}):", *found[:MOST_SHOWN]])

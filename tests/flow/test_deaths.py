@@ -1,0 +1,49 @@
+"""Workers are killed, stopped and frozen while events come: nothing is lost and nothing counts twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tests.corpus import corpus
+from tests.flow.conftest import Deploy
+
+EVENTS = 12_000
+LOAD_SECONDS = 40
+SESSION_TIMEOUT_SECONDS = 10
+
+
+async def test_kill_freeze_and_stop_under_load_and_then_the_loss_of_all_local_state(deploy: Deploy):
+    deployment = deploy()
+    one, two = deployment.worker(), deployment.worker()
+    one.start()
+    two.start()
+    await asyncio.gather(one.until_ready(), two.until_ready())
+    history = corpus(2, EVENTS, now_us=time.time_ns() // 1000)
+    load = asyncio.create_task(deployment.publish_corpus(history, seconds=LOAD_SECONDS))
+
+    await asyncio.sleep(2)
+    one.kill()
+    one.start()
+    await one.until_ready()
+
+    two.freeze()
+    await asyncio.sleep(SESSION_TIMEOUT_SECONDS + 3)  # its partitions go to the other one
+    two.thaw()  # a zombie until it notices
+    await asyncio.sleep(2)
+    await asyncio.gather(one.until_ready(), two.until_ready())
+
+    assert not load.done(), "the load ended too early to see a stop under load"
+    assert await one.stop() == 0  # within the 30 s that are promised
+    one.start()
+    await load
+    await deployment.assert_right()
+
+    for worker in (one, two):
+        worker.kill()
+        worker.forget()
+    began_us = time.time_ns() // 1000
+    for worker in (one, two):
+        worker.start()
+    await asyncio.gather(one.until_ready(), two.until_ready())
+    await deployment.assert_right(newer_than_us=began_us)

@@ -1,0 +1,75 @@
+"""Every byte string has its fate, from one end of the flow to the other."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from models.wire import PACK_BYTES
+from tests.corpus import RawRecord
+from tests.flow.driver import Deployment, eventually
+from tests.flow.processes import Worker
+from tests.oracle import DAY_US
+from tests.samples import bare, feedback_payload, session_payload, tutor_event_payload, tutor_payload
+
+LARGE = 900_000  # bytes; brokers take a megabyte
+
+
+async def test_tombstones_are_counted_and_otherwise_ignored(living: Deployment, worker: Worker):
+    seen = worker.metric("events", topic="sessions", fate="tombstone")
+    async with living.producer() as producer:
+        for partition in range(3):
+            await producer.send_and_wait(living.topics.raw("sessions"), None, key=b"s1", partition=partition)
+    await eventually(lambda: worker.metric("events", topic="sessions", fate="tombstone") == seen + 3)
+    await living.assert_right()
+
+
+async def test_large_values_pass_intact_or_become_dead_letters_intact(living: Deployment):
+    now_us = time.time_ns() // 1000
+    await living.tell(
+        ("tutors", tutor_payload("large", now_us - DAY_US)),
+        ("sessions", session_payload("large-1", "large", now_us - DAY_US, now_us - DAY_US, unknown="x" * LARGE)),
+        (
+            "tutor-events",
+            tutor_event_payload("large-2", "large", "login", now_us - DAY_US, metadata={"x": "y" * LARGE}),
+        ),
+    )
+    spoiled = bare(feedback_payload("large-3", "large-1", "large", 5, now_us) | {"free_text_feedback": "z" * LARGE})
+    rubbish = [spoiled, b"\xff" * LARGE, b"[" * LARGE]
+    await living.publish([RawRecord("feedback", value) for value in rubbish], poison=rubbish)
+    await living.assert_right()
+
+
+async def test_packs_stay_well_below_the_brokers_limit(living: Deployment):
+    """Texts of 5,000 characters, each three bytes long: a batch of them is more than one record may hold."""
+    now_us = time.time_ns() // 1000
+    await living.tell(("tutors", tutor_payload("wordy", now_us - DAY_US)))
+    start_us = now_us - DAY_US
+    await living.tell(
+        *(("sessions", session_payload(f"wordy-{n}", "wordy", start_us, start_us)) for n in range(200)),
+        *(
+            (
+                "feedback",
+                feedback_payload(f"wordy-{n}", f"wordy-{n}", "wordy", 5, now_us, free_text_feedback="語" * 5000),
+            )
+            for n in range(200)
+        ),
+    )
+    await living.assert_right()
+    for topic in (living.topics.validated, living.topics.enriched):
+        sizes = sorted(len(record.value) for record in await living.read(topic))
+        full = [size for size in sizes if PACK_BYTES // 4 < size <= PACK_BYTES]
+        assert full, "nothing was large enough to be split"
+        assert all(size <= PACK_BYTES or size > LARGE for size in sizes)  # the large ones above are one event each
+
+
+async def test_a_second_tutor_with_an_email_is_refused_alone_with_its_original_bytes(living: Deployment):
+    now_us = time.time_ns() // 1000
+    await living.tell(("tutors", tutor_payload("first", now_us - DAY_US, email="shared@example.org")))
+    await living.quiet()
+    second = tutor_payload("second", now_us - DAY_US, email="shared@example.org")
+    odd = json.dumps(second, indent=3).encode() + b"\n  "  # bytes that no serialiser of ours would write
+    third = tutor_payload("third", now_us - DAY_US)
+    living.payloads["tutors"].append(third)
+    await living.publish([RawRecord("tutors", odd), RawRecord("tutors", bare(third))], poison=[odd])
+    await living.assert_right()

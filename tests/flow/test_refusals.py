@@ -1,0 +1,85 @@
+"""A worker that must not start says why in one sentence, and its exit code says who has to act."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.flow.conftest import Deploy
+from tutormax_streams import epoch as epochs
+from tutormax_streams import startup, topics
+from tutormax_streams.embedded.server import HOST, free_port
+from tutormax_streams.epoch import Epoch
+from tutormax_streams.startup import CONFIGURATION, KAFKA, POSTGRES
+
+REFUSED = [
+    pytest.param("TUTORMAX_STORE", "paper", CONFIGURATION, "TUTORMAX_STORE", id="bad setting"),
+    pytest.param("KAFKA_PARTITIONS", "many", CONFIGURATION, "KAFKA_PARTITIONS", id="bad number"),
+    pytest.param("KAFKA_BOOTSTRAP_SERVERS", "{away}", KAFKA, "KAFKA_BOOTSTRAP_SERVERS", id="Kafka away"),
+    pytest.param(
+        "TUTORMAX_DATABASE_URL",
+        "postgresql://tutormax:secret@{away}/tutormax",
+        POSTGRES,
+        "TUTORMAX_DATABASE_URL",
+        id="PostgreSQL away at the first start",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "code", "named"), REFUSED)
+def test_it_ends_with_a_sentence_and_the_code(deploy: Deploy, name: str, value: str, code: int, named: str):
+    ended, words = deploy().refused(**{name: value.format(away=f"{HOST}:{free_port()}")})
+    assert ended == code, words
+    assert_one_sentence(words)
+    assert named in words
+    assert "secret" not in words
+
+
+def test_a_database_without_tables(deploy: Deploy, empty_postgres: str):
+    ended, words = deploy(database=empty_postgres).refused()
+    assert ended == POSTGRES, words
+    assert_one_sentence(words)
+    assert "database ensure" in words
+
+
+def assert_one_sentence(words: str) -> None:
+    """One paragraph for a person: neither a traceback nor a log of what was tried."""
+    said = [line for line in words.splitlines() if line.strip() and "[info " not in line and "[error " not in line]
+    assert "Traceback" not in words
+    assert said[0].startswith("tutormax-streams: "), words
+    assert len(said) == 1, words
+
+
+async def test_workers_that_begin_a_deployment_together_all_start(deploy: Deploy):
+    """As `docker compose up --scale worker=3` does on its first day."""
+    deployment = deploy()
+    workers = [deployment.worker(TUTORMAX_ROLES="sink") for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    await asyncio.gather(*(worker.until_ready() for worker in workers))
+
+
+async def test_a_first_start_that_was_interrupted_begins_again(deploy: Deploy):
+    """Changelogs were marked, and then the worker died before it could say so."""
+    deployment = deploy()
+    settings = deployment.settings
+    await topics.ensure(settings)
+    epoch = Epoch(1, settings.kafka_partitions, "empty", "complete", time.time_ns() // 1000)
+    async with deployment.producer() as producer:
+        await epochs.mark_changelogs(settings, producer, epoch)
+    assert await startup.prepare(settings)
+    assert await startup.prepare(settings) == await epochs.read(settings)
+
+
+async def test_state_of_no_known_epoch_is_refused(deploy: Deploy):
+    """The control topic was lost."""
+    deployment = deploy()
+    settings = deployment.settings
+    await topics.ensure(settings)
+    async with deployment.producer() as producer:
+        await producer.send_and_wait(deployment.topics.changelogs[0], b"something", key=b"of a key", partition=1)
+    with pytest.raises(startup.Refused, match=r"of no known epoch.*rebuild") as refused:
+        await startup.prepare(settings)
+    assert refused.value.code == startup.STATE
