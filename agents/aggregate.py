@@ -108,7 +108,7 @@ class Aggregate:
 
     async def __call__(self, batch: RecordBatch) -> list[asyncio.Future[Any]]:
         shard = await self._shard(batch.partition)
-        packs, refusals = await reading.entries(batch, wire.unpack_facts, self.dead_letters, "facts")
+        packs, refusals = await reading.entries(batch, wire.unpack_facts, self.dead_letters, self.telemetry, "facts")
         incoming = [fact for pack in packs for fact in pack]
         _, confirmations = await self.windows.absorb(batch.partition, incoming)
         for fact in incoming:

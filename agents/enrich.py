@@ -58,7 +58,9 @@ class Enrich:
     _under_way: dict[int, set[asyncio.Future[Any]]] = field(default_factory=lambda: defaultdict(set))
 
     async def __call__(self, batch: RecordBatch) -> list[asyncio.Future[Any]]:
-        entries, confirmations = await reading.entries(batch, wire.unpack_validated, self.dead_letters, "validated")
+        entries, confirmations = await reading.entries(
+            batch, wire.unpack_validated, self.dead_letters, self.telemetry, "validated"
+        )
         events: list[Validated] = []
         for entry in entries:
             if isinstance(entry, wire.HistoryEnd):
@@ -121,6 +123,7 @@ class Enrich:
                 arrivals.append(_Arrival(validated, homes.home_key(event), home, derived(event, now_us)))
             except Exception as exc:
                 logger.exception("an event of %s could not be enriched", validated.origin.topic)
+                self.telemetry.count("dead_letters", topic=validated.origin.topic, reason="enrichment")
                 stand_in = msgspec.json.encode(event)
                 detail = f"enrichment raised {type(exc).__name__}; please report it"
                 refusals.append(await self.dead_letters.refuse_event(validated.origin, stand_in, "enrichment", detail))

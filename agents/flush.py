@@ -16,6 +16,7 @@ from agents import reading
 from agents.holding import Holder
 from agents.ports import Clock, DeadLetters, MetricRows, MetricsFlushed, Telemetry
 from models import metrics
+from models.events import Origin
 from models.metrics import MetricsUpdated
 from tutormax_streams.batches import Gathering, RecordBatch, drive
 
@@ -41,7 +42,7 @@ class Flush:
         self.gathering = Gathering(self._write, MOST_RECORDS)
 
     async def __call__(self, batch: RecordBatch) -> None:
-        updates, refusals = await reading.entries(batch, metrics.decode, self.dead_letters, "metrics")
+        updates, refusals = await reading.entries(batch, metrics.decode, self.dead_letters, self.telemetry, "metrics")
         await asyncio.gather(*refusals)
         self.gathering.add(batch, [(batch.partition, update) for update in updates])
 
@@ -55,21 +56,25 @@ class Flush:
         outcome = await self.hold.until_available(lambda: self.rows.write(list(newest.values())))
         committed = self.clock()
         self.telemetry.observe("sink_seconds", (committed - started) / 1e6, sink="flush")
-        self._settle(outcome)
+        await self._settle(outcome)
         for _, update in updates:
             if update.oldest_event_time_ms is not None:
                 self.telemetry.observe("freshness", committed / 1e6 - update.oldest_event_time_ms / 1e3)
 
-    def _settle(self, outcome: MetricsFlushed) -> None:
+    async def _settle(self, outcome: MetricsFlushed) -> None:
         self.telemetry.count("flushed_tutors", len(outcome.written))
         self.telemetry.count("fenced", outcome.fenced)
         self.telemetry.count("parked", outcome.parked, what="metrics")
+        for update, reason, detail in outcome.refused:
+            self.telemetry.count("dead_letters", topic="metrics", reason=reason)
+            origin = Origin("metrics", -1, update.position, update.as_of_us // 1000)
+            await (await self.dead_letters.refuse_event(origin, metrics.encode(update), reason, detail))
         if outcome.fenced:
             logger.warning("%s records of metrics refused: a newer one is stored", outcome.fenced)
 
     async def retry_parked(self) -> None:
         """Rows of tutors who were unknown are tried again."""
-        self._settle(await self.hold.until_available(lambda: self.rows.retry_parked(MOST_RECORDS)))
+        await self._settle(await self.hold.until_available(lambda: self.rows.retry_parked(MOST_RECORDS)))
 
 
 def attach(app: faust.App, metrics_topic: str, step: Flush) -> None:

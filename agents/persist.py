@@ -54,7 +54,9 @@ class Persist:
         self.gathering = Gathering(self._write, MOST_EVENTS)
 
     async def __call__(self, batch: RecordBatch) -> None:
-        packs, refusals = await reading.entries(batch, wire.unpack_enriched, self.dead_letters, "enriched")
+        packs, refusals = await reading.entries(
+            batch, wire.unpack_enriched, self.dead_letters, self.telemetry, "enriched"
+        )
         await asyncio.gather(*refusals)
         # What `rebuild` loaded from the database is in the database.
         self.gathering.add(batch, [e for pack in packs for e in pack.events if e.origin.topic != "database"])

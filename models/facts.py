@@ -123,7 +123,7 @@ BARRIER_KEY = b"\x00barrier"  # no tutor id starts with NUL
 
 _SEPARATOR = b"\x00"  # ids cannot hold it, so no tutor's keys are a prefix of another's
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Remembered)
+_decoder: msgspec.msgpack.Decoder[Remembered] = msgspec.msgpack.Decoder(Remembered)
 _Part = TypeVar("_Part", SessionPart, FeedbackPart, EventPart, StandingPart)
 
 

@@ -18,8 +18,18 @@ REASONS: Final[dict[str, str]] = {
     "wrong_kind": "the event belongs on another topic",
     "invalid": "a field breaks a rule",
     "nul": "a stored text holds a NUL character, which PostgreSQL cannot hold",
+    "error": "validation itself raised: a bug of ours, please report it",
 }
 """Every code that `Rejected.reason` can hold, and what it means."""
+
+LATER_REASONS: Final[dict[str, str]] = {
+    "enrichment": "enrichment raised: a bug of ours, please report it",
+    "internal": "a record of an internal topic cannot be read: somebody else wrote to it",
+    "duplicate": "PostgreSQL holds the same unique value under another id, such as a tutor's e-mail address",
+    "refused_by_database": "PostgreSQL will never take the row; the detail names column or constraint",
+    "unstorable": "a value cannot be sent to PostgreSQL",
+}
+"""Codes of dead letters that events become after validation, and what they mean."""
 
 
 class Rejected(msgspec.Struct, frozen=True):

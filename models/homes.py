@@ -52,7 +52,7 @@ class EventHome(msgspec.Struct, array_like=True, tag="e", gc=False, frozen=True)
 Home: TypeAlias = SessionHome | EventHome | StandingPart
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Home)
+_decoder: msgspec.msgpack.Decoder[Home] = msgspec.msgpack.Decoder(Home)
 
 
 def encode(home: Home) -> bytes:

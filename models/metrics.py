@@ -4,7 +4,7 @@
 2. Rates are ``count / n * 100``, means are an exact sum (`math.fsum`, or integers) divided by ``n``; each published
    figure is rounded once, to two decimals, half-even on the binary value, and tiers look at rounded figures only.
 3. `None` means that the formula has nothing to stand on (the platform stores NULL). It gives no flag.
-4. Field names in the public JSON carry their unit: ``*_pct`` 0-100, ``*_frac`` 0-1, ``*_stars`` 1-5, ``*_minutes``,
+4. Field names in the public JSON carry their unit: ``*_pct`` 0-100, ``*_frac`` a share, 1 meaning all of it, ``*_stars`` 1-5, ``*_minutes``,
    ``*_count``, ``*_us``/``*_ms`` since 1970 in UTC; ``sessions_*`` are sessions. In Python the stored columns keep the
    platform's names.
 """

@@ -1,6 +1,6 @@
 """Raw bytes to an event or a reason why not: the one way into the product.
 
-1. Every byte string has a fate, `Accepted` or `Rejected`; nothing raises (design law 13).
+1. Every byte string has a fate, `Accepted` or `Rejected`; nothing raises.
 2. Three readings follow each other. *JSON*: strict, so that NaN, Infinity, numbers beyond a double, lone surrogates,
    invalid UTF-8 and nesting beyond 1,024 levels do not pass anywhere, unknown keys included; of a key given twice the
    last counts; whole numbers beyond 64 bits become floats, which no field for whole numbers takes. *Fields*: a strict

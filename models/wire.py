@@ -45,7 +45,7 @@ class Events(msgspec.Struct, array_like=True, tag="v", gc=False):
 
 
 Facts = SessionFact | EventFact | StandingFact | Barrier
-_validated = msgspec.msgpack.Decoder(Events | HistoryEnd)
+_validated: msgspec.msgpack.Decoder[Events | HistoryEnd] = msgspec.msgpack.Decoder(Events | HistoryEnd)
 _facts = msgspec.msgpack.Decoder(list[Facts])
 
 

@@ -35,7 +35,7 @@ TIER_NAME = {
     "At Risk": "AT_RISK",
 }
 
-# §2.5 and design law 1: what a payload is a version of, and the time that decides between versions.
+# §2.5: what a payload is a version of, and the time that decides between versions.
 ENTITY_KEY = {"tutors": "tutor_id", "sessions": "session_id", "feedback": "session_id", "tutor-events": "event_id"}
 VERSION_KEY = {
     "tutors": "updated_at",

@@ -21,7 +21,7 @@ from models.metrics import decode as decode_metrics
 from models.parsing import Parser
 from tables import entities, tutor_windows
 from tutormax_streams.batches import Partitioner, Sender, attach_batches, batch_consumer, recovery_remaining
-from tutormax_streams.batches.shelves import SharedMemory
+from tutormax_streams.batches.shelves import LAYOUT, SharedMemory
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.kafka import LogReader, tls_context
 from tutormax_streams.postgres.database import Database
@@ -34,6 +34,7 @@ from tutormax_streams.topics import RAW, Topics
 from tutormax_streams.web.health import Health
 
 MOST_SKEW_SECONDS = 5.0
+MOST_SILENCE_SECONDS = 10.0  # fetches are answered every 50 ms, with or without records
 
 
 def wall_clock() -> int:
@@ -76,6 +77,16 @@ class Runtime:
             self.telemetry.set("lag_records", lag.get(topic, 0), topic=topic)
             self.telemetry.set("lag_seconds", age.get(topic, 0), topic=topic)
         self.telemetry.set("oldest_uncommitted_seconds", max(age.values(), default=0))
+        recovering = [app for app in self.apps if app.tables and app.in_recovery]
+        self.telemetry.set("recovery_remaining", sum(map(recovery_remaining, recovering)))
+
+    def silences(self, app: faust.App) -> list[str]:
+        """Why Kafka cannot be relied on now."""
+        consumer = batch_consumer(app)
+        silence = consumer.silence_seconds() if consumer is not None else None
+        if silence is None or silence < MOST_SILENCE_SECONDS:
+            return []
+        return [f"no Kafka broker has answered for {silence:.0f} s"]
 
 
 def _create_app(runtime: Runtime, group: str, batch_topics: list[str], packed: list[str], web: bool) -> faust.App:
@@ -158,8 +169,8 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
     partitions = settings.kafka_partitions
     directory = None
     if settings.store == "rocksdb":
-        # A new epoch begins with empty tables, so it gets a directory of its own.
-        directory = settings.data_dir / settings.stream_group / f"epoch-{runtime.epoch.number}"
+        # A new epoch begins with empty tables, and so does a new layout: each gets a directory of its own.
+        directory = settings.data_dir / settings.stream_group / f"epoch-{runtime.epoch.number}-layout-{LAYOUT}"
     memory = SharedMemory()
     homes = entities.declare(app, partitions, directory, memory)
     windows = tutor_windows.declare(app, partitions, directory, memory)
@@ -211,7 +222,7 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
     def reasons() -> list[str]:
         if batch_consumer(app) is None or not app.assignor.assigned_actives():
             return ["no partitions are assigned yet"]
-        found = []
+        found = runtime.silences(app)
         if app.rebalancing:
             found.append("the group is rebalancing")
         if app.in_recovery or not app.tables.actives_ready:
@@ -256,7 +267,8 @@ def create_sink_app(runtime: Runtime, *, web: bool = False) -> faust.App:
     )  # fmt: skip
 
     def reasons() -> list[str]:
-        found = [f"{sink} waits for PostgreSQL: {why}" for sink, why in holding.reasons.items()]
+        found = runtime.silences(app)
+        found += [f"{sink} waits for PostgreSQL: {why}" for sink, why in holding.reasons.items()]
         if app.rebalancing:
             found.append("the group is rebalancing")
         return found

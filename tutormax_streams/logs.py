@@ -4,9 +4,37 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any
 
 import structlog
+
+REPEAT_SECONDS = 10.0
+
+
+class Repeats(logging.Filter):
+    """Passes what a client library keeps saying once in `REPEAT_SECONDS`, with how often it was said besides.
+
+    While no broker answers, aiokafka logs some two hundred lines a second.
+    """
+
+    def __init__(self, libraries: tuple[str, ...]) -> None:
+        super().__init__()
+        self._libraries = libraries
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(self._libraries) or not isinstance(record.msg, str):
+            return True
+        key, now = (record.name, record.msg), time.monotonic()
+        since, unsaid = self._said.get(key, (-REPEAT_SECONDS, 0))
+        if now - since < REPEAT_SECONDS:
+            self._said[key] = (since, unsaid + 1)
+            return False
+        self._said[key] = (now, 0)
+        if unsaid:
+            record.msg = f"{record.msg} ({unsaid} more like this)"
+        return True
 
 
 def configure(level: str, log_format: str) -> None:
@@ -32,6 +60,7 @@ def configure(level: str, log_format: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.addFilter(Repeats(("aiokafka", "faust")))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

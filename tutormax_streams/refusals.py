@@ -12,7 +12,7 @@ from typing import Any
 from models.events import Origin
 from tutormax_streams.batches import Sender
 from tutormax_streams.kafka import LogReader
-from tutormax_streams.topics import Topics
+from tutormax_streams.topics import RAW, Topics
 
 
 class DeadLetterBox:
@@ -30,7 +30,7 @@ class DeadLetterBox:
 
     async def refuse_event(self, origin: Origin, stand_in: bytes, reason: str, detail: str) -> asyncio.Future[Any]:
         record = None
-        if origin.topic != "database":
+        if origin.topic in RAW:
             record = await self._reader.at(self._topics.raw(origin.topic), origin.partition, origin.offset)
         if record is not None:
             return await self.refuse_record(record, origin.topic, reason, detail)

@@ -84,6 +84,13 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         """Seek inside the consumer's thread: from outside it would pull records from under a running fetch."""
         await self.call_thread(self._ensure_consumer().seek, TopicPartition(*tp), offset)
 
+    def silence_seconds(self) -> float | None:
+        """Seconds since the last answer to a fetch, or None before the first."""
+        assignment = self._ensure_consumer()._subscription.subscription.assignment
+        heard = [assignment.state_value(tp).timestamp for tp in assignment.tps] if assignment else []
+        newest = max((at for at in heard if at), default=None)
+        return None if newest is None else time.time() - newest / 1000
+
     async def committed(self, tp: TP) -> int | None:
         """The group's committed offset, asked of the broker."""
         found: int | None = await self.call_thread(self._ensure_consumer().committed, TopicPartition(*tp))
@@ -296,6 +303,12 @@ class BatchConsumer(Consumer):
         """The group's committed offset, asked of the broker."""
         found: int | None = await self._thread.committed(tp)
         return found
+
+    def silence_seconds(self) -> float | None:
+        """How long no fetch has been answered; None where none is expected to be."""
+        if not self.flow_active or not any(self._has_room(tp) for tp in self._deliveries):
+            return None
+        return self._thread.silence_seconds()
 
     def positions(self) -> dict[TP, Position]:
         """Where every batch partition of this worker stands."""

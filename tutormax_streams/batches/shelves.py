@@ -17,6 +17,9 @@ from sortedcontainers import SortedDict  # type: ignore[import-untyped]  # it sh
 
 logger = logging.getLogger(__name__)
 
+LAYOUT = 1
+"""Raise it when what tables keep on their shelves changes its form: local copies then begin anew."""
+
 _OFFSET_KEY = b"\x00\x00offset"  # no table key starts with two NULs
 
 

@@ -28,7 +28,7 @@ from tutormax_streams.postgres.errors import Fault, SinkUnavailable, fault, sent
 T = TypeVar("T")
 
 ABANDON_SECONDS: Final = 3.0
-"""Longest time that cancelling a piece of work takes, the server frozen included (design: at most 5 s)."""
+"""Longest time that cancelling a piece of work takes, the server frozen included: partitions that leave wait no longer than 5 s."""
 
 CLASH_ATTEMPTS: Final = 5
 
