@@ -161,17 +161,19 @@ class LogReader:
 
 async def log_ends(settings: Settings, topics: Iterable[str]) -> dict[TopicPartition, tuple[int, int]]:
     """(first, behind last) of every partition of existing `topics`."""
+    async with admin_client(settings) as admin:
+        described = await admin.describe_topics(list(topics))
+    partitions = [
+        TopicPartition(topic["topic"], partition["partition"])
+        for topic in described
+        if not topic["error_code"]
+        for partition in topic["partitions"]
+    ]
+    if not partitions:
+        return {}
     async with consumer(settings) as client:
-        partitions: list[TopicPartition] = []
-        for topic in topics:
-            partitions += [TopicPartition(topic, p) for p in client.partitions_for_topic(topic) or ()]
-            if not client.partitions_for_topic(topic):
-                # metadata of a topic nobody asked about yet
-                await client._client.add_topic(topic)
-                await client._client.force_metadata_update()
-                partitions += [TopicPartition(topic, p) for p in client.partitions_for_topic(topic) or ()]
-        begins = await client.beginning_offsets(partitions) if partitions else {}
-        ends = await client.end_offsets(partitions) if partitions else {}
+        begins = await client.beginning_offsets(partitions)
+        ends = await client.end_offsets(partitions)
         return {tp: (begins[tp], ends[tp]) for tp in partitions}
 
 

@@ -17,7 +17,7 @@ SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 900, 
 class Metric:
     """Name as code uses it, kind, sentence, labels."""
 
-    kind: type[Counter] | type[Gauge] | type[Histogram]
+    kind: type[Counter | Gauge | Histogram]
     sentence: str
     labels: tuple[str, ...] = ()
 
@@ -75,9 +75,8 @@ class Telemetry:
 
     def value(self, name: str, **labels: str) -> float:
         """Current value of a counter or gauge, for health checks and screens."""
-        metric = self._metrics[name]
-        found: float = (metric.labels(**labels) if labels else metric)._value.get()
-        return found
+        sample = f"tutormax_{name}{'_total' if METRICS[name].kind is Counter else ''}"
+        return self.registry.get_sample_value(sample, labels) or 0.0
 
     def render(self) -> bytes:
         """Prometheus text format."""
