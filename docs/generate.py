@@ -1,0 +1,349 @@
+"""Writes the parts of the documents that follow from the code: `python docs/generate.py`.
+
+A page holds pairs of marks, `<!-- generated: NAME -->` and `<!-- end -->`; what stands between them is replaced. A test
+fails while a page is not up to date. What the code does not say (a sentence about a topic or a field) stands here, and
+a missing one stops the generation.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+import typer
+
+from models import metrics, rules
+from models.facts import FeedbackPart, SessionFact, SessionPart
+from models.fates import LATER_REASONS, REASONS
+from models.metrics import Declines, MetricsUpdated, WindowMetrics
+from models.payloads import PAYLOADS
+from models.windows import TutorFacts
+from tutormax_streams import environment
+from tutormax_streams.cli import app as cli
+from tutormax_streams.cli.exits import EXIT_CODES
+from tutormax_streams.telemetry import METRICS
+from tutormax_streams.topics import DAY_MS, Topics
+
+ROOT: Final = Path(__file__).parent.parent
+PAGES: Final = ("README.md", "docs/events.md", "docs/metrics.md", "docs/telemetry.md")
+SPEED: Final = ROOT / "docs" / "benchmarks.md"
+"""Written by `make bench`."""
+
+TOPIC_CONTENT: Final = {
+    "tutors": ("any, or none", "tutors' profiles; JSON"),
+    "sessions": ("any, or none", "sessions; JSON"),
+    "feedback": ("any, or none", "students' feedback; JSON"),
+    "tutor-events": ("any, or none", "what tutors do: `login`, `message_response`, anything else; JSON"),
+    "validated": ("partition of the home id", "accepted events, packed"),
+    "enriched": ("partition of the home id", "winning versions with derived fields, packed"),
+    "facts": ("partition of `tutor_id`", "what windows must know, addressed to tutors, packed"),
+    "metrics": ("`tutor_id`", "`metrics.updated`: a tutor's three windows; JSON"),
+    "persisted": ("`tutor_id`", "`record.persisted`: a row was committed; JSON"),
+    "alerts": ("`tutor_id`", "reserved; nothing writes to it yet"),
+    "dead-letter": ("the record's own", "refused records, bytes intact, the reason in headers"),
+    "control": ("`TUTORMAX_APP_ID`", "the epoch of the state; JSON"),
+    "tutormax-stream-entities-changelog": ("home id + writer", "table `entities`: winning versions by home"),
+    "tutormax-stream-tutor_windows-changelog": ("tutor, entity + writer", "table `tutor_windows`: facts by tutor"),
+}
+
+RECORD_FIELDS: Final = {
+    "type": "always `metrics.updated`",
+    "version": "of this layout",
+    "tutor_id": "whose windows these are",
+    "tutor_name": "null while the tutor's profile has not arrived",
+    "tutor_status": "`active`, `inactive`, `suspended` or `churned`; null as above",
+    "as_of": "the instant that all three windows end at, UTC",
+    "as_of_us": "the same in microseconds since 1970",
+    "epoch": "which beginning the state has; grows with each `rebuild`",
+    "position": "offset in topic `facts` up to which facts are counted",
+    "windows": "by name: `7day`, `30day`, `90day`",
+    "declines_7day_vs_30day": "the 30-day figure minus the 7-day figure: positive is worse",
+    "oldest_event_time_ms": "Kafka time of the oldest event first counted in this record; null if there is none",
+    "events": "how many events are first counted in this record; 0 for a refresh",
+}
+WINDOW_FIELDS: Final = {
+    "window": "its name",
+    "metric_id": "key of the row in `tutor_performance_metrics`",
+    "sessions_completed": "sessions that took place",
+    "avg_rating_stars": "mean overall rating, 1 to 5",
+    "first_session_success_rate_pct": "of rated first sessions, the share rated 4 or 5",
+    "reschedule_rate_pct": "share of sessions that the tutor moved",
+    "no_show_count": "sessions that nobody came to",
+    "engagement_score_pct": "login, session and punctuality parts weighted",
+    "learning_objectives_met_pct": "of sessions that say, the share that met them",
+    "response_time_avg_minutes": "mean of reported response times",
+    "performance_tier": "Exemplary, Strong, Developing, Needs Attention or At Risk",
+    "sessions_scheduled": "all sessions in the window, no-shows included",
+    "first_sessions_count": "sessions with `session_number` 1",
+    "reschedule_count": "sessions that the tutor moved",
+    "feedback_count": "ratings in the window",
+    "no_show_rate_pct": "share of sessions that nobody came to",
+    "sessions_per_week": "scheduled sessions per seven days",
+}
+DECLINE_FIELDS: Final = {
+    "avg_rating_stars": "stars lost; null if either window has no rating",
+    "engagement_score_pct": "percentage points lost; null if either window has no sessions",
+    "sessions_per_week": "sessions a week lost",
+    "sessions_per_week_frac": "the same as a share of the 30-day figure, 1 at most, negative after a busier week; null where that is 0",
+}
+
+TIMES: Final = frozenset(
+    {
+        *("onboarding_date", "created_at", "updated_at", "scheduled_start", "actual_start", "submitted_at"),
+        "event_timestamp",
+    }
+)
+REMARKS: Final = {
+    ("tutor", "name"): "longer than 200 characters is cut",
+    ("tutor", "location"): "longer than 200 characters is cut",
+    ("tutor", "email"): "an @, and a dot after the last @; each address once",
+    ("tutor", "status"): "`active` if absent",
+    ("tutor", "tenure_days"): "not used: computed from `onboarding_date`",
+    ("tutor", "updated_at"): "the version",
+    ("session", "session_type"): "`1-on-1` if absent",
+    ("session", "session_number"): "1 makes it a first session",
+    ("session", "is_first_session"): "not used: `session_number` counts",
+    ("session", "late_start_minutes"): "at most `duration_minutes`, unless a no-show",
+    ("session", "engagement_score"): "above 1 it is read as a percentage",
+    ("session", "actual_start"): "dropped from a no-show",
+    ("session", "updated_at"): "the version",
+    ("feedback", "free_text_feedback"): "null means empty",
+    ("feedback", "submitted_at"): "the version",
+    ("tutor_event", "event_type"): "`login` and `message_response` count",
+    ("tutor_event", "event_timestamp"): "the version",
+    ("tutor_event", "metadata"): "`response_time_minutes` in it counts where it is a number",
+}
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def without_source(sentence: str) -> str:
+    """A sentence without the number of the contradiction that it resolves, which readers of the pages need not know."""
+    return re.sub(r" \(C\d+\)", "", sentence)
+
+
+def topics() -> str:
+    prefix = "tutormax."
+    names = Topics(prefix, "tutormax-stream")
+    rows = []
+    for plan in names.plans(partitions=24):
+        key, content = TOPIC_CONTENT[plan.name.removeprefix(prefix)]
+        partitions = "any" if plan.partitions is None else "1" if plan.partitions == 1 else "`KAFKA_PARTITIONS`"
+        days = f"{int(plan.configs['retention.ms']) // DAY_MS} days" if "retention.ms" in plan.configs else "compacted"
+        rows.append([f"`{plan.name}`", key, partitions, days, content])
+    return table(["topic", "key", "partitions", "kept", "what it carries"], rows)
+
+
+def reasons() -> str:
+    return table(["reason", "what it means"], [[f"`{code}`", text] for code, text in (REASONS | LATER_REASONS).items()])
+
+
+def warnings() -> str:
+    return table(
+        ["warning", "what is odd"], [[f"`{code}`", without_source(text)] for code, text in rules.WARNINGS.items()]
+    )
+
+
+def settings() -> str:
+    found = environment.defaults()
+    rows = [[f"`{s.name}`", f"`{s.value}`" if s.value else "", s.help] for s in found]
+    return table(["variable", "default", "what it is for"], rows)
+
+
+def commands() -> str:
+    return table(["command", "does"], [[f"`tutormax-streams {name}`", text] for name, text in all_commands()])
+
+
+def all_commands() -> Iterator[tuple[str, str]]:
+    """(name, first sentence of its help) of every command, as in `topics tail`."""
+
+    def walk(command: Any, name: str) -> Iterator[tuple[str, str]]:
+        for sub in getattr(command, "commands", {}).values():
+            yield from walk(sub, f"{name} {sub.name}".strip())
+        if not hasattr(command, "commands"):
+            yield name, " ".join(command.help.split("\n\n")[0].split())
+
+    yield from walk(typer.main.get_command(cli), "")
+
+
+def exit_codes() -> str:
+    codes = re.findall(r"^  (\d+) +(.+)$", EXIT_CODES, flags=re.MULTILINE)
+    return table(["exit code", "means"], codes)
+
+
+def telemetry() -> str:
+    rows = []
+    for name, metric in METRICS.items():
+        kind = metric.kind.__name__.lower()
+        full_name = f"tutormax_{name}" + ("_total" if kind == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append([f"`{full_name}`", kind, labels, metric.sentence])
+    return table(["metric", "kind", "labels", "what it says"], rows)
+
+
+def tiers() -> str:
+    rows = []
+    for figure, green, red, more_is_better in metrics.TIER_THRESHOLDS:
+        green_text = f"{'≥' if more_is_better else '≤'} {green:g}" if green or more_is_better else "0"
+        rows.append([f"`{figure}`", green_text, f"{'<' if more_is_better else '>'} {red:g}"])
+    return table(["figure", "green", "red"], rows)
+
+
+# --- fields -----------------------------------------------------------------------------------------------------------
+
+
+def fields_of(kind: str) -> str:
+    schema = PAYLOADS[kind].model_json_schema()
+    rows = []
+    for name, field in schema["properties"].items():
+        needed = "yes" if name in schema.get("required", ()) else "no"
+        rows.append([f"`{name}`", _json_type(name, field), needed, REMARKS.get((kind, name), "")])
+    return table(["field", "type", "required", "remark"], rows)
+
+
+def _json_type(name: str, schema: dict[str, Any]) -> str:
+    """What a JSON Schema admits, in words."""
+    if "anyOf" in schema:
+        return " or ".join(_json_type(name, part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
+    kind: str = schema["type"]
+    if name in TIMES and kind == "string":
+        return "time"
+    if kind == "array":
+        return f"array{_span(schema, 'Items', 'items')} of {_json_type('', schema['items'])}"
+    word = {"integer": "whole number"}.get(kind, kind)
+    if "minimum" in schema:
+        most = schema.get("maximum")
+        return (
+            f"{word}, {schema['minimum']:g} to {most}" if most is not None else f"{word}, {schema['minimum']} or more"
+        )
+    return word + _span(schema, "Length", "characters")
+
+
+def _span(schema: dict[str, Any], what: str, unit: str) -> str:
+    least, most = schema.get(f"min{what}", 0), schema.get(f"max{what}")
+    if most is None:
+        return ", not empty" if least else ""
+    return f" of {least} to {most} {unit}" if least else f" of up to {most} {unit}"
+
+
+def record_fields() -> str:
+    return _struct_fields(MetricsUpdated, RECORD_FIELDS)
+
+
+def window_fields() -> str:
+    return _struct_fields(WindowMetrics, WINDOW_FIELDS)
+
+
+def decline_fields() -> str:
+    return _struct_fields(Declines, DECLINE_FIELDS)
+
+
+def _struct_fields(struct: type[msgspec.Struct], sentences: dict[str, str]) -> str:
+    hints = get_type_hints(struct)
+    found = {field.encode_name: _wire_type(hints[field.name]) for field in msgspec.structs.fields(struct)}
+    tag = struct.__struct_config__.tag
+    if tag is not None:
+        found = {"type": "string", **found}
+    if missing := found.keys() ^ sentences.keys():
+        raise KeyError(f"{struct.__name__}: {', '.join(sorted(missing))}")
+    return table(["field", "type", "what it is"], [[f"`{name}`", found[name], sentences[name]] for name in found])
+
+
+def _wire_type(hint: Any) -> str:
+    if get_origin(hint) is types.UnionType:
+        return " or ".join(_wire_type(argument) for argument in get_args(hint))
+    if get_origin(hint) is Literal:
+        return f"`{get_args(hint)[0]}`"
+    names = {str: "string", int: "whole number", float: "number", type(None): "null"}
+    return names.get(hint, "object")
+
+
+def record_example() -> str:
+    """A record made by the code, its longer windows left out."""
+    tutor_id, as_of_us, hour_us = "tutor_00001", 1_769_860_800_000_000, 3_600_000_000
+    facts = TutorFacts(tutor_id)
+    for number, rating in enumerate((5, 4, None), start=1):
+        start_us = as_of_us - number * 24 * hour_us
+        session = SessionPart(
+            start_us + hour_us, b"", tutor_id, start_us, is_first=number == 1, completed=rating is not None,
+            no_show=rating is None, rescheduled=False, on_time=True, engagement=0.9 if rating else 0.0,
+            objectives_met=True,
+        )  # fmt: skip
+        feedback = FeedbackPart(start_us + 2 * hour_us, b"", tutor_id, rating) if rating else None
+        facts.put(SessionFact(tutor_id, f"s{number}", session, feedback))
+    update = metrics.metrics_updated(
+        tutor_id, facts.windows(as_of_us, "normalized"), as_of_us=as_of_us, epoch=1, position=48_213,
+        tutor_name="Ada Example", tutor_status="active", oldest_event_time_ms=as_of_us // 1000 - 140, events=1,
+    )  # fmt: skip
+    update.windows.pop("30day"), update.windows.pop("90day")
+    return "```json\n" + msgspec.json.format(metrics.encode(update), indent=2).decode() + "\n```"
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+def speed() -> str:
+    """What `make bench` found, if it was run."""
+    if not SPEED.exists():
+        return "No figures yet: `make bench` measures them and writes them to docs/benchmarks.md."
+    found = re.search(r"<!-- summary -->\n(.*?)<!-- end -->", SPEED.read_text(encoding="utf-8"), flags=re.DOTALL)
+    if found is None:
+        raise ValueError(f"{SPEED.name} holds no summary between <!-- summary --> and <!-- end -->")
+    return found[1].strip()
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+BLOCKS: Final[dict[str, Callable[[], str]]] = {
+    "topics": topics,
+    "reasons": reasons,
+    "warnings": warnings,
+    "settings": settings,
+    "commands": commands,
+    "exit-codes": exit_codes,
+    "telemetry": telemetry,
+    "tiers": tiers,
+    "fields-tutor": lambda: fields_of("tutor"),
+    "fields-session": lambda: fields_of("session"),
+    "fields-feedback": lambda: fields_of("feedback"),
+    "fields-tutor_event": lambda: fields_of("tutor_event"),
+    "record-fields": record_fields,
+    "window-fields": window_fields,
+    "decline-fields": decline_fields,
+    "record-example": record_example,
+    "speed": speed,
+}
+
+_MARKED: Final = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
+
+
+def rendered(page: str) -> str:
+    """The text of a page with every generated part as it must be. Raises `KeyError` for a part that nobody makes."""
+
+    def part(found: re.Match[str]) -> str:
+        name = found["name"]
+        return f"<!-- generated: {name} -->\n{BLOCKS[name]()}\n<!-- end -->"
+
+    return _MARKED.sub(part, page)
+
+
+def main() -> None:
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
