@@ -152,6 +152,16 @@ async def test_a_record_that_postgresql_refuses_does_not_hold_up_its_neighbours(
     assert rows(postgres, "SELECT count(*) FROM tutor_performance_metrics") == [(24,)]
 
 
+async def test_a_waiting_record_that_is_refused_is_reported_once_and_harms_neither_tutor_nor_neighbour(
+    records: RecordWriter, metric_writer: MetricsWriter, postgres: str
+) -> None:
+    await metric_writer.write([(0, metrics("bad", completed=2**31)), (0, metrics("good"))])
+    assert len((await records.write([tutor("bad"), tutor("good")])).written) == 2
+    assert rows(postgres, "SELECT count(*) FROM tutor_performance_metrics WHERE tutor_id = 'good'") == [(3,)]
+    assert [record.tutor_id for record, _, _ in (await metric_writer.retry_parked(10)).refused] == ["bad"]
+    assert (await metric_writer.retry_parked(10)).refused == []
+
+
 async def test_concurrent_flushes_do_not_deadlock_and_the_greatest_fence_stays(
     records: RecordWriter, metric_writer: MetricsWriter, postgres: str
 ) -> None:

@@ -179,10 +179,11 @@ class MetricsWriter:
 
 async def unpark(connection: Connection, tutor_ids: Sequence[str], *, careful: bool) -> FlushResult:
     """Inside the transaction that wrote these tutors, on a session prepared with `STAGES`: store the metrics that
-    waited for them."""
+    waited for them. What is refused stays, to be reported by `MetricsWriter.retry_parked`."""
     if not await _any_parked(connection):
         return FlushResult()
-    return await _unpark(connection, await _take(connection, _TAKE_OF_TUTORS, list(tutor_ids)), careful=careful)
+    taken = await _take(connection, _TAKE_OF_TUTORS, list(tutor_ids))
+    return await _unpark(connection, taken, careful=careful, keep_refused=True)
 
 
 async def _store(connection: Connection, updates: list[Update], careful: bool) -> FlushResult:
@@ -197,13 +198,15 @@ async def _store(connection: Connection, updates: list[Update], careful: bool) -
     return moved.result
 
 
-async def _unpark(connection: Connection, updates: list[Update], *, careful: bool) -> FlushResult:
+async def _unpark(
+    connection: Connection, updates: list[Update], *, careful: bool, keep_refused: bool = False
+) -> FlushResult:
     if not updates:
         return FlushResult()
     moved = await (_halved if careful else _move)(connection, updates)
-    # What was refused goes too: the tutor's next record is tried afresh, 15 minutes on at the latest.
-    waiting = {update.record.tutor_id for update in moved.waiting}
-    gone = [update.record.tutor_id for update in updates if update.record.tutor_id not in waiting]
+    staying = {update.record.tutor_id for update in moved.waiting}
+    staying |= {record.tutor_id for record, _, _ in moved.result.refused if keep_refused}
+    gone = [update.record.tutor_id for update in updates if update.record.tutor_id not in staying]
     await connection.execute(_FORGET, [gone])
     return moved.result
 

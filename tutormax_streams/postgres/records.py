@@ -72,7 +72,8 @@ class RecordWriter:
         return await self._transact(entities, result, ready=0)
 
     async def retry_parked(self, limit: int) -> WriteResult:
-        """Store up to `limit` parked records whose parents exist by now. Raises `SinkUnavailable`."""
+        """Store up to `limit` parked records whose parents exist by now, and feedback that waited for them. When
+        `unparked` comes near `limit`, there may be more. Raises `SinkUnavailable`."""
         missing = await self._database.run(partial(parking.missing_students, limit=limit))
         if missing:
             await students.ensure(self._database, missing, self._clock())
