@@ -1,0 +1,106 @@
+"""Dead letters without Kafka: places, merge patches, and how bytes are shown. The rest is in tests/flow."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from models.parsing import Parser
+from tests.samples import NOW_US, bare, enveloped, session_payload
+from tutormax_streams.dead_letters import Letter, NotReplayable, Place, Selection, foreseen_refusal, patching, readable
+
+LETTER = Letter(
+    source=Place("sessions", 3, 120),
+    place=Place("dead-letter", 0, 7),
+    reason="invalid",
+    detail="",
+    original=True,
+    refused_ms=0,
+    key=None,
+    size_bytes=2,
+    source_headers=(),
+)
+
+
+@pytest.mark.parametrize("text", ["sessions/3/120", "tutormax.sessions/3/120"])
+def test_a_place_is_read_with_and_without_the_prefix(text: str):
+    assert Place.read(text, "tutormax.") == ("sessions", 3, 120)
+    assert str(Place.read(text, "tutormax.")) == "sessions/3/120"
+
+
+@pytest.mark.parametrize("text", ["sessions", "sessions/3", "facts/1/2", "sessions/-1/2", "sessions/a/b", "/1/2", ""])
+def test_what_is_no_place_of_a_letter_is_refused(text: str):
+    with pytest.raises(NotReplayable, match="no place of a letter"):
+        Place.read(text, "tutormax.")
+
+
+# RFC 7396, appendix A, the cases whose original is an object.
+RFC_CASES: list[tuple[Any, Any, Any]] = [
+    ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+    ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+    ({"a": "b"}, {"a": None}, {}),
+    ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+    ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+    ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+    ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+    ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+    ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+    ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+]
+
+
+@pytest.mark.parametrize(("original", "patch", "expected"), RFC_CASES)
+def test_a_fix_is_a_json_merge_patch(original: Any, patch: Any, expected: Any):
+    assert json.loads(patching(patch)(json.dumps(original).encode())) == expected
+
+
+def test_a_fix_takes_the_event_out_of_its_envelope():
+    payload = session_payload("s1", "t1", NOW_US, NOW_US)
+    mended = patching({"subject": "Algebra"})(enveloped(payload, random.Random(1), checksum="damaged"))
+    assert json.loads(mended) == {**payload, "subject": "Algebra"}
+
+
+def test_a_fix_keeps_the_spelling_of_numbers_and_reaches_what_is_no_json_of_the_rfc():
+    assert patching({"a": 1})(b'{"a": NaN, "b": 123456789012345678901234567890, "c": 2.0}') == (
+        b'{"a": 1, "b": 123456789012345678901234567890, "c": 2.0}'
+    )
+
+
+@pytest.mark.parametrize("value", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_what_cannot_be_fixed_is_told(value: bytes):
+    with pytest.raises(NotReplayable, match="merge patch needs JSON"):
+        patching({})(value)
+
+
+def test_a_refusal_is_foreseen_by_the_workers_own_parser():
+    good = bare(session_payload("s1", "t1", NOW_US, NOW_US))
+    assert foreseen_refusal(Parser(), "sessions", good) is None
+    assert (foreseen_refusal(Parser(), "feedback", good) or "").startswith("wrong_kind")
+    assert (foreseen_refusal(Parser(), "facts", good) or "").startswith("there is no raw topic facts")
+
+
+def test_replayed_letters_are_out_of_sight_unless_they_are_named_or_asked_for():
+    replayed = Letter(**{field: getattr(LETTER, field) for field in LETTER.__slots__} | {"replayed_ms": 1})
+    assert Selection().holds(LETTER)
+    assert not Selection().holds(replayed)
+    assert Selection(replayed=True).holds(replayed)
+    assert Selection(frozenset({replayed.source})).holds(replayed)
+    assert Selection(frozenset({replayed.place})).holds(replayed)
+
+
+def test_all_filters_must_fit():
+    assert Selection(reasons=frozenset({"invalid"}), topics=frozenset({"sessions"})).holds(LETTER)
+    assert not Selection(reasons=frozenset({"invalid"}), topics=frozenset({"feedback"})).holds(LETTER)
+    assert not Selection(reasons=frozenset({"not_json"})).holds(LETTER)
+
+
+def test_json_is_laid_out_text_is_left_and_bytes_become_a_table():
+    assert readable('{"a":"é"}'.encode()) == '{\n  "a": "é"\n}'
+    assert readable(b"{not json") == "{not json"
+    assert readable(b"\xff\x00A").startswith("00000000  ff 00 41")
+    assert readable(b'{"a":"\\ud800"}') == '{"a":"\\ud800"}'
+    assert readable(b"nul \x00").startswith("00000000  6e 75 6c")
+    assert readable(b"\xff" * 5000).endswith("... 904 bytes more")
