@@ -93,7 +93,11 @@ class Persist:
 
     async def retry_parked(self) -> None:
         """Rows that missed a parent are tried again, whatever comes or does not come."""
-        await self._settle(await self.hold.until_available(lambda: self.records.retry_parked(MOST_EVENTS)))
+        while True:
+            outcome = await self.hold.until_available(lambda: self.records.retry_parked(MOST_EVENTS))
+            await self._settle(outcome)
+            if outcome.unparked < MOST_EVENTS // 2:
+                return  # the rest waits for parents that have not come
 
 
 def attach(app: faust.App, enriched_topic: str, step: Persist) -> None:
