@@ -12,7 +12,7 @@ from typing import Any
 from faust.types import TP
 
 from tutormax_streams.batches.records import Record
-from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES, MergedTable
+from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES, MergedTable, held_of, payload_of, writers_of
 
 STEP = 2_000  # records applied before the event loop gets a turn
 
@@ -45,27 +45,23 @@ def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Rec
     for record in records:
         assert record.key is not None
         key, writer, payload = record.key[:-WRITER_BYTES], record.key[-WRITER_BYTES:], record.value
-        if key == EPOCH_KEY:
-            continue
-        current = held[key]
-        if payload is None:
-            if current is None or not current.startswith(writer):
-                continue  # the content has moved to another writer's record
-            value = None
-        elif current is None or current.startswith(writer):
-            value = writer + payload
-        else:
-            value = _merged(table, current, writer, payload)
-        held[key] = changed[key] = value
+        if key != EPOCH_KEY:
+            held[key] = changed[key] = _with_record(table, held[key], writer, payload)
     shelf.write(changed.items(), records[-1].offset)
 
 
-def _merged(table: MergedTable[Any], current: bytes, writer: bytes, payload: bytes) -> bytes:
-    old = current[WRITER_BYTES:]
-    if old == payload:
-        return writer + payload
-    merged = table.encode(table.merge_values(table.decode(old), table.decode(payload)))
-    return current if merged == old else writer + merged
+def _with_record(table: MergedTable[Any], held: bytes | None, writer: bytes, payload: bytes | None) -> bytes | None:
+    """What is held of a key after a record of `writer`, or (None) its deletion, was read."""
+    if held is None:
+        return None if payload is None else held_of([writer], payload)
+    others = [name for name in writers_of(held) if name != writer]
+    if payload is None:
+        # Others' records were merged in: they are still there, and may hold less than what they were merged to.
+        return held_of(others, payload_of(held)) if others else None
+    if others:
+        old = payload_of(held)
+        payload = old if old == payload else table.encode(table.merge_values(table.decode(old), table.decode(payload)))
+    return held_of([*others, writer], payload)
 
 
 def recovery_remaining(app: Any) -> int:

@@ -4,8 +4,9 @@
    idempotent, so the order of writing does not matter.
 2. In the changelog a record's key is ``key + writer``: `writer` names one assignment of one partition to one process.
    Nobody else ever writes that key, so the late record of a zombie cannot displace its successor's in compaction; at
-   recovery both are merged.
-3. The first write of a key after a hand-over also deletes (tombstone) the predecessor's record, whose content is in
+   recovery both are merged. What is held knows the writers of all records that it was merged from, and is gone only
+   when each of those was deleted.
+3. The first write of a key after a hand-over also deletes (tombstones) the predecessors' records, whose content is in
    the new one.
 4. A value is written again even if the merge changed nothing: after a crash the local copy may be ahead of the
    changelog.
@@ -13,8 +14,8 @@
 6. The local copy's offset moves only over records that are known to be in it, one after the other; foreign records in
    between stop it, and the next recovery reads them.
 
-Known weakness: a zombie's late record leaves a key of its own that is deleted only when it expires; it holds an old
-version and merges into nothing new.
+Known weakness: a zombie's late record leaves a key of its own until somebody recovers the partition and then writes or
+discards the key; it holds an old version and merges into nothing new.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -38,7 +39,22 @@ from tutormax_streams.batches.shelves import MemoryShelf, RocksShelf, SharedMemo
 V = TypeVar("V")
 
 WRITER_BYTES = 6
+MOST_WRITERS = 255  # whose records are remembered; of further ones the oldest are forgotten
 EPOCH_KEY = b"\x00epoch"  # first record of each changelog partition: shows that the topic is the one we began with
+
+
+def held_of(writers: Sequence[bytes], payload: bytes) -> bytes:
+    """What is held of a key: the number of writers whose records it was merged from, their names, the encoded value."""
+    writers = writers[-MOST_WRITERS:]
+    return bytes([len(writers)]) + b"".join(writers) + payload
+
+
+def writers_of(held: bytes) -> list[bytes]:
+    return [held[at : at + WRITER_BYTES] for at in range(1, 1 + held[0] * WRITER_BYTES, WRITER_BYTES)]
+
+
+def payload_of(held: bytes) -> bytes:
+    return held[1 + held[0] * WRITER_BYTES :]
 
 
 class PartitionStore(Store):  # type: ignore[type-arg]
@@ -79,13 +95,10 @@ class PartitionStore(Store):  # type: ignore[type-arg]
     def restore_backup(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError("the changelog is the backup")
 
-    def _get_key(self, key: Any) -> Any:
-        raise KeyError(key)
-
-    def _set_key(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: Any, value: Any) -> None:
         raise NotImplementedError("use MergedTable.merge")
 
-    def _del_key(self, key: Any) -> None:
+    def __delitem__(self, key: Any) -> None:
         raise NotImplementedError("use MergedTable.discard")
 
     async def on_rebalance(
@@ -163,12 +176,12 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
     def get(self, partition: int, key: bytes) -> V | None:  # type: ignore[override]
         """The merged value of a key. Raises `Revoked` where this worker does not hold the partition."""
         (held,) = self.held.shelf(partition).get_many([key])
-        return None if held is None else self.decode(held[WRITER_BYTES:])
+        return None if held is None else self.decode(payload_of(held))
 
     def scan(self, partition: int, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(key, encoded value) in key order from `start` on, without the tables' own records."""
         for key, held in self.held.shelf(partition).scan(start):
-            yield key, held[WRITER_BYTES:]
+            yield key, payload_of(held)
 
     async def merge(
         self, partition: int, incoming: Mapping[bytes, V]
@@ -185,18 +198,19 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
     ) -> tuple[dict[bytes, V], list[asyncio.Future[Any]]]:
         store = self.held
         shelf, writer = store.shelf(partition), store.writers[partition]
+        name = held_of([writer], b"")
         merged: dict[bytes, V] = {}
         local: list[tuple[bytes, bytes | None]] = []
         records: list[tuple[bytes, bytes | None]] = []
         decode, encode, merge_values = self.decode, self.encode, self.merge_values
         for (key, news), held in zip(incoming.items(), shelf.get_many(list(incoming)), strict=True):
-            value = news if held is None else merge_values(decode(held[WRITER_BYTES:]), news)
+            value = news if held is None else merge_values(decode(payload_of(held)), news)
             payload = encode(value)
             merged[key] = value
-            local.append((key, writer + payload))
+            local.append((key, name + payload))
             records.append((key + writer, payload))
-            if held is not None and not held.startswith(writer):
-                records.append((key + held[:WRITER_BYTES], None))
+            if held is not None and not held.startswith(name):
+                records += [(key + other, None) for other in writers_of(held) if other != writer]
         shelf.write(local)
         return merged, await self._publish(partition, shelf, records)
 
@@ -212,10 +226,12 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
             gone = {
                 key: held
                 for key, held in zip(keys, shelf.get_many(keys), strict=True)
-                if held is not None and condition(held[WRITER_BYTES:])
+                if held is not None and condition(payload_of(held))
             }
             shelf.write([(key, None) for key in gone])
-            records: list[tuple[bytes, bytes | None]] = [(k + held[:WRITER_BYTES], None) for k, held in gone.items()]
+            records: list[tuple[bytes, bytes | None]] = [
+                (key + writer, None) for key, held in gone.items() for writer in writers_of(held)
+            ]
             return list(gone), await self._publish(partition, shelf, records)
 
     async def _publish(
