@@ -52,8 +52,8 @@ class Step:
 class Reader:
     """One partition of one stage: a log to read, a state, the logs to append to."""
 
-    def __init__(self, log: list[Any], target: list[list[bytes]]) -> None:
-        self.log, self.target = log, target
+    def __init__(self, log: list[Any], target: list[list[bytes]], now_us: int) -> None:
+        self.log, self.target, self.now_us = log, target, now_us
         self.committed = 0
         self.state: dict[bytes, bytes] = {}
 
@@ -96,8 +96,7 @@ class Reader:
 
 class Validate(Reader):
     def __init__(self, log: list[Any], target: list[list[bytes]], now_us: int) -> None:
-        super().__init__(log, target)
-        self.now_us = now_us
+        super().__init__(log, target, now_us)
         self.rejected: list[tuple[str, bytes]] = []
 
     def step(self, batch: list[tuple[str, bytes]]) -> Step:
@@ -115,8 +114,8 @@ class Validate(Reader):
 
 class Enrich(Reader):
     def __init__(self, log: list[Any], target: list[list[bytes]], now_us: int, rows: Rows) -> None:
-        super().__init__(log, target)
-        self.now_us, self.rows = now_us, rows
+        super().__init__(log, target, now_us)
+        self.rows = rows
         self.sent: dict[tuple[type, str], Version] = {}
         self.went_back = 0  # how often a version was sent to be stored after a greater one
 
@@ -154,8 +153,7 @@ class Enrich(Reader):
 
 class Aggregate(Reader):
     def __init__(self, log: list[Any], now_us: int) -> None:
-        super().__init__(log, [])
-        self.now_us = now_us
+        super().__init__(log, [], now_us)
         self.live: dict[str, TutorFacts] = {}  # kept up to date by `put`, lost in a crash
 
     def step(self, batch: list[bytes]) -> Step:
@@ -225,6 +223,10 @@ class PureFlow:
         self.validates = [Validate(log, self.validated, now_us) for log in self.raw]
         self.enriches = [Enrich(log, self.facts, now_us, self.rows) for log in self.validated]
         self.aggregates = [Aggregate(log, now_us) for log in self.facts]
+
+    def clock_shows(self, now_us: int) -> None:
+        for reader in [*self.validates, *self.enriches, *self.aggregates]:
+            reader.now_us = now_us
 
     def publish(self, topic: str, raw: bytes) -> None:
         self.rng.choice(self.raw).append((topic, raw))  # any key, any partitioner

@@ -153,11 +153,15 @@ def test_crashes_replays_and_zombies_change_nothing(history: History, partitions
     assert_standings_are_those_of(referee, flow, history)
 
 
-def after_forgetting(before: Iterable[Arrival], afterwards: Iterable[Arrival]) -> dict[str, WindowMetrics]:
-    """t0's windows when `before` was processed, everything forgettable forgotten, and then `afterwards` arrived."""
-    flow = PureFlow(random.Random(0), 1, NOW_US)
+def after_forgetting(
+    before: Iterable[Arrival], afterwards: Iterable[Arrival], days_between: int = 0
+) -> dict[str, WindowMetrics]:
+    """t0's windows now, when `before` arrived some days ago, all that could be forgotten then was, and `afterwards`
+    arrives now."""
+    flow = PureFlow(random.Random(0), 1, NOW_US - days_between * DAY_US)
     publish(flow, before)
     flow.run()
+    flow.clock_shows(NOW_US)
     flow.forget()
     publish(flow, afterwards)
     flow.run()
@@ -179,7 +183,7 @@ def test_a_rating_outlives_the_first_start_of_its_session() -> None:
     rating = ("feedback", feedback_payload("f", "s", "t0", 5, NOW_US - 100 * DAY_US))
     long_ago = ("sessions", session_payload("s", "t0", NOW_US - 125 * DAY_US, NOW_US - 125 * DAY_US))
     moved = ("sessions", session_payload("s", "t0", NOW_US - 80 * DAY_US, NOW_US - 1))
-    assert after_forgetting([rating, long_ago], [moved])["90day"].avg_rating == 5.0
+    assert after_forgetting([rating, long_ago], [moved], days_between=90)["90day"].avg_rating == 5.0
 
 
 @settings(max_examples=EXAMPLES // 4)
