@@ -178,7 +178,8 @@ async def replay(
             headers.append((REPLAY_HEADER, str(letter.source).encode()))
             sent = await producer.send_and_wait(names.raw(topic), value, key=letter.key, headers=headers)
             again = Place(topic, sent.partition, sent.offset)
-            await producer.send_and_wait(names.dead_letter, None, key=letter.key, headers=_mark(letter.source, again))
+            mark = _mark(letter.source, again)
+            await producer.send_and_wait(names.dead_letter, None, key=str(letter.source).encode(), headers=mark)
             outcomes.append(Outcome(letter, "replayed", f"as {again}"))
     return outcomes
 
