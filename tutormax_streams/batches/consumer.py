@@ -19,15 +19,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import faust
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
+from tutormax_streams.batches.delivery import Delivery, Position
 from tutormax_streams.batches.producer import ConfirmingProducer
 from tutormax_streams.batches.records import Record, RecordBatch
 from tutormax_streams.batches.recovery import apply_changelog
@@ -38,36 +39,11 @@ GRACE_SECONDS = 2.0  # for work under way when partitions leave
 COMMIT_DEADLINE_SECONDS = 8.0
 STUCK_SECONDS = 5.0
 STARVED_SECONDS = 60.0  # when other partitions keep the fetcher busy
+CUT_SHORT_SECONDS = 30.0  # after a change of leader a log may seem shorter for a moment
 
 
-class Position(NamedTuple):
-    """Where a partition stands, for telemetry."""
-
-    committed: int | None
-    expected: int | None
-    end: int | None
-    in_flight: int
-    oldest_ms: int | None  # Kafka time of the oldest record that was delivered and is not done
-
-
-class _Delivery:
-    """Delivery state of one partition during one assignment."""
-
-    __slots__ = ("committable", "empty_fetches", "expected", "hole", "idle_since", "in_flight")
-
-    def __init__(self, expected: int) -> None:
-        self.expected = expected
-        self.in_flight: deque[RecordBatch] = deque()
-        self.hole: tuple[int, int] | None = None
-        self.committable: int | None = None
-        self.idle_since = time.monotonic()
-        self.empty_fetches = 0  # fetches that found nothing anywhere, since something was in flight here
-
-    def settle(self) -> int | None:
-        """Drop finished batches from the front; the offset that may be committed."""
-        while self.in_flight and self.in_flight[0].is_done:
-            self.committable = self.in_flight.popleft().last + 1
-        return self.committable
+class LogCutShort(Exception):
+    """Records that were read are not in the log any more. The start-up check knows what to do about it."""
 
 
 class BatchConsumerThread(AIOKafkaConsumerThread):
@@ -75,9 +51,10 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_min_bytes = BatchConsumer.fetch_min_bytes
-        consumer._fetch_max_wait_ms = BatchConsumer.fetch_max_wait_ms
-        consumer._fetch_max_bytes = BatchConsumer.fetch_max_bytes
+        wanted = cast(BatchConsumer, self.consumer)
+        consumer._fetch_min_bytes = wanted.fetch_min_bytes
+        consumer._fetch_max_wait_ms = wanted.fetch_max_wait_ms
+        consumer._fetch_max_bytes = wanted.fetch_max_bytes
         return consumer
 
     async def seek_here(self, tp: TP, offset: int) -> None:
@@ -127,7 +104,7 @@ class BatchConsumer(Consumer):
     on_gap: Callable[[TP, int, int], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._deliveries: dict[TP, _Delivery] = {}
+        self._deliveries: dict[TP, Delivery] = {}
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> Any:
@@ -166,77 +143,63 @@ class BatchConsumer(Consumer):
         if not fetched or self.should_stop or not self.flow_active:
             return  # whoever stopped the flow seeks before it resumes: see perform_seek
         generation = self.app.consumer_generation_id
-        waiting: deque[tuple[TP, Iterator[list[Record]]]] = deque()
+        waiting: deque[tuple[TP, Delivery, Iterator[list[Record]]]] = deque()
         for tp, records in fetched.items():
             if self._is_changelog_tp(tp):
                 if tp not in self._paused_partitions:
                     await apply_changelog(self.app, tp, records)
-                continue
-            runs, again = self._runs(tp, records)
-            if again is not None:
-                await self._thread.seek_here(tp, again)
-            if runs:
-                waiting.append((tp, iter(runs)))
+            elif delivery := self._deliveries.get(tp):  # else it is not positioned yet: perform_seek rewinds
+                runs = await self._runs(tp, delivery, records)
+                waiting.append((tp, delivery, iter(runs)))
         while waiting:
-            tp, runs_left = waiting.popleft()
+            tp, delivery, runs_left = waiting.popleft()
             run = next(runs_left, None)
             if run is None:
                 continue
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
-            delivery = self._deliveries.get(tp)
-            if delivery is None:
-                continue
+            if self._deliveries.get(tp) is not delivery:
+                continue  # positioned anew since
             if tp in self._paused_partitions or run[0].offset < delivery.expected:
-                await self._thread.seek_here(tp, delivery.expected)  # not delivered: fetch it again
+                await self._rewind(tp, delivery)  # not delivered: fetch it again
                 continue
             batch = RecordBatch(tp, run)
             delivery.in_flight.append(batch)
             delivery.expected = batch.last + 1
             yield tp, self._message(batch, generation)
-            waiting.append((tp, runs_left))
+            waiting.append((tp, delivery, runs_left))
+
+    async def _runs(self, tp: TP, delivery: Delivery, records: Sequence[Record]) -> list[list[Record]]:
+        """What follows of the records; seeks where something is missing before them."""
+        taken = delivery.take(
+            records, self.batch_records, self.packed_bytes if tp.topic in self.packed_topics else self.batch_bytes
+        )
+        if taken.again is not None:
+            await self._rewind(tp, delivery)
+        if taken.gap is not None:
+            logger.warning("%s-%s: offsets %s to before %s are not in the log any more", *tp, *taken.gap)
+            if self.on_gap is not None:
+                self.on_gap(tp, *taken.gap)
+        return taken.runs
+
+    async def _rewind(self, tp: TP, delivery: Delivery) -> None:
+        """Fetch again from what is expected next."""
+        try:
+            await self._thread.seek_here(tp, delivery.expected)
+        except IllegalStateError:
+            logger.info("%s-%s has left: its next owner begins at the committed offset", *tp)
 
     def _message(self, batch: RecordBatch, generation: int) -> ConsumerMessage:
         tp, newest = batch.tp, batch.records[-1]
-        self.app.monitor.track_tp_end_offset(tp, self.highwater(tp) or 0)
+        self.app.monitor.track_tp_end_offset(tp, self._end(tp) or 0)
         return ConsumerMessage(
             tp.topic, tp.partition, batch.last, newest.timestamp / 1000.0, 0, None, None, cast(bytes, batch), None, 0, 0,
             tp, generation_id=generation,
         )  # fmt: skip
 
-    def _runs(self, tp: TP, records: Sequence[Record]) -> tuple[list[list[Record]], int | None]:
-        """Records that follow what was delivered, cut into runs bounded in number and bytes; and where to seek if
-        something is missing before them."""
-        delivery = self._deliveries.get(tp)
-        if delivery is None:
-            return [], None  # not positioned yet: perform_seek rewinds
-        expected = delivery.expected
-        if records[0].offset < expected:
-            records = [r for r in records if r.offset >= expected]
-        if not records:
-            return [], None
-        if records[0].offset > expected:
-            hole = (expected, records[0].offset)
-            if delivery.hole != hole:
-                delivery.hole = hole
-                return [], expected
-            logger.warning("%s-%s: offsets %s to %s are not in the log any more", *tp, expected, hole[1] - 1)
-            if self.on_gap is not None:
-                self.on_gap(tp, *hole)
-        delivery.hole = None
-        most_bytes = self.packed_bytes if tp.topic in self.packed_topics else self.batch_bytes
-        runs: list[list[Record]] = []
-        run: list[Record] = []
-        size = 0
-        for record in records:
-            weight = len(record.value) if record.value is not None else 0
-            if run and (len(run) >= self.batch_records or size + weight > most_bytes):
-                runs.append(run)
-                run, size = [], 0
-            run.append(record)
-            size += weight
-        runs.append(run)
-        return runs, None
+    def _end(self, tp: TP) -> int | None:
+        """The log's end as of the last fetch; None before the first, and after the partition left."""
+        return self.highwater(tp) if tp in self.assignment() else None
 
     def on_buffer_full(self, tp: TP) -> None:
         """Room is counted per partition by `max_in_flight`; Faust's own queue pressure must not pause anything."""
@@ -249,6 +212,7 @@ class BatchConsumer(Consumer):
     async def perform_seek(self) -> None:
         """Start every partition at its committed offset, or at the log's start where nothing was committed."""
         self.stop_flow()  # nothing is delivered until the caller resumes
+        self._forget(set(self._deliveries))
         await super().perform_seek()
         mine = [tp for tp in self.assignment() if tp.topic in self.batch_topics]
         unknown = [tp for tp in mine if self._read_offset.get(tp) is None]
@@ -256,48 +220,64 @@ class BatchConsumer(Consumer):
         for tp in mine:
             committed = self._read_offset.get(tp)
             expected = starts[tp] if committed is None else committed
-            self._deliveries[tp] = _Delivery(expected)
+            self._deliveries[tp] = Delivery(expected)
             await self._thread.seek_here(tp, expected)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish or drop what is under way, commit what is done, forget the rest."""
         await super().on_partitions_revoked(revoked)
-        for tp in revoked:
-            self._deliveries.pop(tp, None)
+        self._forget(set(self._deliveries))
+
+    def _forget(self, tps: set[TP]) -> None:
+        """Whatever is still under way belongs to nobody any more."""
+        for tp in tps:
+            for batch in self._deliveries.pop(tp).in_flight:
+                batch.revoke()
 
     async def wait_empty(self) -> None:
         """Give work under way a moment, then revoke it; commit what is done. Never waits longer than the grace."""
         deadline = time.monotonic() + GRACE_SECONDS
         # Looking now and then is cheaper than an event per batch.
-        while time.monotonic() < deadline and any(  # noqa: ASYNC110
-            b.is_taken and not b.is_done for b in self._unfinished()
-        ):
+        while time.monotonic() < deadline and any(batch.is_taken for batch in self._unfinished()):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for batch in self._unfinished():
-            if not batch.is_done:
-                batch.revoke()
+            batch.revoke()
         await asyncio.sleep(0)
         self._unacked_messages.clear()
         await self.commit()
 
-    def _unfinished(self) -> Iterator[RecordBatch]:
-        for delivery in list(self._deliveries.values()):
-            yield from list(delivery.in_flight)
+    def _unfinished(self) -> list[RecordBatch]:
+        in_flight = (batch for delivery in self._deliveries.values() for batch in delivery.in_flight)
+        return [batch for batch in in_flight if not batch.is_done and not batch.revoked]
 
     @Service.task
-    async def _seek_stuck(self) -> None:
-        """Seek again where records are known to wait and none came for a while, although fetches had nothing to do."""
-        async for _ in self.itertimer(1.0, name="seek-stuck"):
-            now = time.monotonic()
+    async def _watch_positions(self) -> None:
+        async for _ in self.itertimer(1.0, name="watch-positions"):
             for tp, delivery in list(self._deliveries.items()):
-                end = self.highwater(tp)
-                busy = delivery.in_flight or end is None or delivery.expected >= end
-                if busy or not self.flow_active or tp in self._paused_partitions:
-                    delivery.idle_since, delivery.empty_fetches = now, 0
-                elif now - delivery.idle_since > (STUCK_SECONDS if delivery.empty_fetches > 2 else STARVED_SECONDS):
-                    logger.warning("%s-%s: nothing came for a while, seeking %s", *tp, delivery.expected)
-                    delivery.idle_since, delivery.empty_fetches = now, 0
-                    await self._thread.seek_here(tp, delivery.expected)
+                await self._watch(tp, delivery, time.monotonic())
+
+    async def _watch(self, tp: TP, delivery: Delivery, now: float) -> None:
+        """Seek again where records are known to wait and none came for a while, although fetches had nothing to do.
+
+        Raises `LogCutShort` if the log has ended before what was read of it for longer than a change of leader takes.
+        """
+        end = self._end(tp)
+        if end is None or end >= delivery.expected:
+            delivery.short_since = None
+        elif delivery.short_since is None:
+            delivery.short_since = now
+        elif now - delivery.short_since > CUT_SHORT_SECONDS:
+            raise LogCutShort(
+                f"{tp.topic}-{tp.partition} ends at {end}, but was read up to {delivery.expected}: the log was cut short "
+                "or the topic made anew, and what is written to it now would be taken for old"
+            )
+        busy = delivery.in_flight or end is None or delivery.expected >= end
+        if busy or not self.flow_active or tp in self._paused_partitions:
+            delivery.idle_since, delivery.empty_fetches = now, 0
+        elif now - delivery.idle_since > (STUCK_SECONDS if delivery.empty_fetches > 2 else STARVED_SECONDS):
+            logger.warning("%s-%s: nothing came for a while, seeking %s", *tp, delivery.expected)
+            delivery.idle_since, delivery.empty_fetches = now, 0
+            await self._rewind(tp, delivery)
 
     async def committed(self, tp: TP) -> int | None:
         """The group's committed offset, asked of the broker."""
@@ -317,12 +297,12 @@ class BatchConsumer(Consumer):
             delivery.settle()
             oldest = delivery.in_flight[0].records[0].timestamp if delivery.in_flight else None
             found[tp] = Position(
-                self._committed_offset.get(tp), delivery.expected, self.highwater(tp), len(delivery.in_flight), oldest
+                self._committed_offset.get(tp), delivery.expected, self._end(tp), len(delivery.in_flight), oldest
             )
         return found
 
     async def verify_all_partitions_active(self) -> None:
-        """Faust's own detector judges by its acknowledgements, which we do not use: `_seek_stuck` watches instead."""
+        """Faust's own detector judges by its acknowledgements, which we do not use: `_watch` looks instead."""
 
     # -- commit -------------------------------------------------------------------------------------------------
 
