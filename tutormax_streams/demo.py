@@ -198,10 +198,10 @@ async def _live(stage: Stage, loaded: Loaded) -> None:
         loaded=loaded.events,
         falling=FALLING_TUTOR_ID,
         links={
-            "health": f"{stage.worker.url}/readyz",
-            "metrics": f"{stage.worker.url}/metrics",
-            "tables": f"psql {stage.settings.conninfo}",
-            "topics": f"KAFKA_BOOTSTRAP_SERVERS={stage.settings.kafka_bootstrap_servers} tutormax-streams topics tail",
+            "health:": f"{stage.worker.url}/readyz",
+            "metrics:": f"{stage.worker.url}/metrics",
+            "tables:": f"psql {stage.settings.conninfo}",
+            "topics:": f"KAFKA_BOOTSTRAP_SERVERS={stage.settings.kafka_bootstrap_servers} tutormax-streams topics tail",
         },
     )
     terminal = stage.console.is_terminal

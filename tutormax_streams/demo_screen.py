@@ -26,6 +26,7 @@ from tutormax_streams.demo_figures import TIERS, Scrape, Standing, quantile
 LINE_EVERY_SECONDS: Final = 5.0  # where there is no terminal to draw on
 FRESHNESS_SECONDS: Final = 60.0
 RATE_SECONDS: Final = 5.0
+LAST_TIERS: Final = 4  # of the way down
 SPARKS: Final = "▁▂▃▄▅▆▇█"
 STYLES: Final = dict(zip(TIERS, ("green", "cyan", "yellow", "dark_orange", "red"), strict=True))
 
@@ -153,10 +154,10 @@ def live_screen(board: Board) -> RenderableType:
         Layout(name="figures", size=9),
         Layout(_panel("The falling tutor", _falling(board)), size=4),
         Layout(_panel("Last changes of tier", _changes(board)), name="changes"),
-        Layout(_links(board), size=len(board.links)),
+        Layout(_links(board), size=len(board.links) + 1),  # one of them may need two lines
     )
     layout["figures"].split_row(
-        Layout(_panel("Stream", _stream(board)), size=40), Layout(_panel("Tutors per tier", _tiers(board)))
+        Layout(_panel("Stream", _stream(board)), size=38), Layout(_panel("Tutors per tier", _tiers(board)))
     )
     return layout
 
@@ -181,33 +182,32 @@ def _head(board: Board) -> RenderableType:
     row = Table.grid(expand=True)
     row.add_column()
     row.add_column(justify="right")
+    state = Text("Kafka → Faust → PostgreSQL") if board.trouble is None else Text(board.trouble, style="bold red")
     row.add_row(
-        Text.assemble((" tutormax-streams", "bold"), "  live: Kafka → Faust → PostgreSQL"),
+        Text.assemble((" tutormax-streams", "bold"), "  live: ", state),
         Text(f"{minutes:02d}:{seconds:02d}  Ctrl-C ends it ", style="dim"),
     )
     return row
 
 
 def _stream(board: Board) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, 1))
     last = board.scrapes[-1] if board.scrapes else None
     p50, p99 = board.freshness(0.5), board.freshness(0.99)
     table.add_row("events/s", Text.assemble((f"{board.rate():.1f}", "bold"), "  ", (_sparks(board.rates()), "cyan")))
     table.add_row(
-        "freshness", Text.assemble("p50 ", (seconds_text(p50), "bold"), "  p99 ", (seconds_text(p99), "bold"))
+        "freshness", Text.assemble("p50 ", (seconds_text(p50), "bold"), " p99 ", (seconds_text(p99), "bold"))
     )
     table.add_row("events", f"{board.loaded:,} + {board.live_events:,} live")
     if last is not None:
         rows = int(last.total("tutormax_rows_total"))
-        table.add_row("rows", f"{rows:,} written, {int(last.total('tutormax_flushed_tutors_total')):,} tutors' metrics")
+        table.add_row("rows", f"{rows:,} and {3 * int(last.total('tutormax_flushed_tutors_total')):,} metrics")
         table.add_row("dead letters", f"{last.dead_letters:,}")
     table.add_row("tutors", f"{len({tutor for tutor, _ in board.standings}):,}")
-    if board.trouble:
-        table.add_row("", Text(board.trouble, style="bold red"))
     return table
 
 
-def _sparks(rates: list[float], width: int = 14) -> str:
+def _sparks(rates: list[float], width: int = 12) -> str:
     shown = rates[-width:]
     top = max([*shown, 1.0])
     return "".join(SPARKS[min(len(SPARKS) - 1, int(rate / top * len(SPARKS)))] for rate in shown)
@@ -215,13 +215,12 @@ def _sparks(rates: list[float], width: int = 14) -> str:
 
 def _tiers(board: Board) -> RenderableType:
     counts = {window: board.tiers(window) for window in WINDOW_DAYS}
-    table = Table.grid(padding=(0, 2), expand=True)
+    table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(no_wrap=True)
     for _ in counts:
-        table.add_column(justify="right")
+        table.add_column(justify="right", no_wrap=True, min_width=4)
     table.add_column(ratio=1)
-    days = [f"{days} d" for days in WINDOW_DAYS.values()]
-    table.add_row("", *(Text(text, style="dim") for text in days), Text("last 30 days", style="dim"))
+    table.add_row("", *(Text(f"{days} d", style="dim") for days in WINDOW_DAYS.values()), "")
     most = max([*counts["30day"].values(), 1])
     for tier in TIERS:
         table.add_row(
@@ -249,13 +248,14 @@ def _falling(board: Board) -> RenderableType:
     standing = board.standings.get((board.falling, "7day"))
     if standing is None:
         return Text("not there yet", style="dim")
-    way = Text(" → ", style="dim").join(Text(tier, style=f"bold {STYLES[tier]}") for tier in board.fall)
+    way = Text(" → ", style="dim").join(Text(tier, style=f"bold {STYLES[tier]}") for tier in board.fall[-LAST_TIERS:])
     figures = (
         f"engagement {_figure(standing.engagement_score)} · rating {_figure(standing.avg_rating)}"
         f" · {standing.no_show_count} no-shows"
     )
     return Group(
-        Text.assemble((standing.name, "bold"), f" ({board.falling}), last 7 days: ", way), Text(figures, style="dim")
+        Text.assemble((standing.name, "bold"), ", last 7 days: ", way, overflow="ellipsis", no_wrap=True),
+        Text(f"{board.falling}: {figures}", style="dim"),
     )
 
 
@@ -278,7 +278,4 @@ def _changes(board: Board) -> RenderableType:
 
 
 def _links(board: Board) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    for name, link in board.links.items():
-        table.add_row(Text(f" {name}", style="dim"), Text(link, no_wrap=True, overflow="ellipsis"))
-    return table
+    return Text("\n").join(Text.assemble(" ", (f"{name} ", "dim"), link) for name, link in board.links.items())

@@ -1,0 +1,126 @@
+"""The demo as a newcomer runs it, without a terminal; and that nothing outlives it, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("--tutors", "20", "--days", "30")
+LONGEST_SECONDS = 240.0
+
+
+class Showing:
+    """A demo process, and every process that it ever started."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.home = home
+        self.log = home / "output"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tutormax_streams", "demo", *options],
+                env={**os.environ, "TMPDIR": str(home), "KAFKA_BOOTSTRAP_SERVERS": "nowhere.invalid:9092"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._seen: dict[int, psutil.Process] = {}
+
+    def look(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                self._seen.setdefault(child.pid, child)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def until_says(self, words: str) -> None:
+        self._until(lambda: words in self.output, words)
+        assert self.process.poll() is None, f"it ended by itself:\n{self.output}"
+
+    def until_ended(self) -> int:
+        self._until(lambda: self.process.poll() is not None, "the end")
+        return self.process.wait()
+
+    def _until(self, come: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while not come():
+            self.look()
+            assert time.monotonic() < deadline, f"no {what!r} in {LONGEST_SECONDS} s:\n{self.output}"
+            time.sleep(0.1)
+
+    def assert_nothing_is_left(self, seconds: float = 15.0) -> None:
+        assert len(self._seen) >= 4, "a broker, a PostgreSQL and their guards were never seen"
+        deadline = time.monotonic() + seconds
+        while True:
+            alive = [p for p in self._seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+            left = [path.name for path in self.home.iterdir() if path != self.log]
+            if not alive and not left:
+                return
+            assert time.monotonic() < deadline, f"left over: {alive} {left}\n{self.output}"
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory for temporary files that a PostgreSQL run by another user may pass through."""
+    directory = Path(tempfile.mkdtemp(prefix="demo-test-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_once_loads_judges_and_says_what_it_found(home: Path):
+    showing = Showing(home, "--once", *SMALL)
+    assert showing.until_ended() == 0, showing.output
+    for figures in (
+        r"30 days of 20 tutors: [\d,]+ events, rows right after [\d.]+ s",
+        r"history +[\d,]+ events in [\d.]+ s: [\d,]+ events/s",
+        r"live +[\d,]+ events in 10 s: freshness p50 [\d.]+ s, p99 [\d.]+ s",
+        r"rows +20 tutors, [\d,]+ sessions, [\d,]+ feedback, [\d,]+ tutor-events, 60 metrics",
+        r"dead letters +0",
+        r"audit +60 rows of metrics computed again in SQL: no differences",
+    ):
+        assert re.search(figures, showing.output), showing.output
+    showing.assert_nothing_is_left()
+
+
+def test_ctrl_c_ends_it_in_peace(home: Path):
+    showing = Showing(home, "--tutors", "5", "--days", "3")
+    showing.until_says("live events")
+    showing.process.send_signal(signal.SIGINT)
+    assert showing.until_ended() == 0, showing.output
+    assert "Traceback" not in showing.output
+    showing.assert_nothing_is_left()
+
+
+def test_nothing_is_left_when_it_is_stopped_while_it_starts(home: Path):
+    showing = Showing(home, *SMALL)
+    showing.until_says("up in")
+    showing.process.send_signal(signal.SIGTERM)
+    assert showing.until_ended() == 0, showing.output
+    assert "Traceback" not in showing.output
+    showing.assert_nothing_is_left()
+
+
+def test_nothing_is_left_when_it_is_killed(home: Path):
+    showing = Showing(home, *SMALL)
+    showing.until_says("published")
+    showing.look()
+    showing.process.kill()
+    showing.process.wait()
+    showing.assert_nothing_is_left()
