@@ -25,6 +25,7 @@ from tests.flow.processes import Worker, command, environment
 from tests.oracle import Oracle, Payload
 from tests.samples import TOPICS, bare, by_topic
 from tutormax_streams import kafka
+from tutormax_streams.embedded.server import free_port
 from tutormax_streams.settings import Settings
 from tutormax_streams.topics import RAW, Topics
 
@@ -76,6 +77,11 @@ class Deployment:
     def topics(self) -> Topics:
         return Topics.of(self.settings)
 
+    def change_partitions(self, partitions: int) -> None:
+        """What an operator would do by KAFKA_PARTITIONS, while no worker runs."""
+        self.given["KAFKA_PARTITIONS"] = str(partitions)
+        self.settings = self.settings.model_copy(update={"kafka_partitions": partitions})
+
     def worker(self, **settings: str) -> Worker:
         """A replica, not yet started."""
         worker = Worker(f"worker-{len(self.workers) + 1}", self.home, {**self.given, **settings})
@@ -84,7 +90,8 @@ class Deployment:
 
     def refused(self, **settings: str) -> tuple[int, str]:
         """Exit code and words of a worker that ends by itself."""
-        given = environment({**self.given, "TUTORMAX_DATA_DIR": str(self.home / "refused"), **settings})
+        own = {"TUTORMAX_DATA_DIR": str(self.home / "refused"), "TUTORMAX_WEB_PORT": str(free_port())}
+        given = environment({**self.given, **own, **settings})
         ended = subprocess.run(
             command("worker"), env=given, cwd=self.home, capture_output=True, text=True, timeout=60, check=False
         )
@@ -131,6 +138,24 @@ class Deployment:
             if payloads and (not self.payloads[topic] or self.payloads[topic][-1] is not payloads[-1]):
                 self.payloads[topic] += payloads
         await self.publish(corpus.records[part], poison=corpus.poison, seconds=seconds)
+
+    @asynccontextmanager
+    async def load(self, corpus: Corpus, per_second: int) -> AsyncIterator[None]:
+        """Publishes a corpus at this rate while the caller works, and what is left of it at the end."""
+        ended = asyncio.Event()
+
+        async def trickle() -> None:
+            published = 0
+            while published < len(corpus.records) and not ended.is_set():
+                await self.publish_corpus(corpus, slice(published, published + per_second), seconds=1.0)
+                published += per_second
+            assert ended.is_set(), "the load ended before the work under it did"
+            await self.publish_corpus(corpus, slice(published, None))
+
+        publishing = asyncio.create_task(trickle())
+        yield
+        ended.set()
+        await publishing
 
     async def tell(self, *events: tuple[str, Payload]) -> None:
         """Valid events, bare."""

@@ -43,7 +43,7 @@ def wrong_tables(url: str, oracle: Oracle) -> list[str]:
     """The platform's four tables of events, and the students made up for them."""
     differences = []
     for table, expected in oracle.tables().items():
-        held = {row[KEYS[table]]: row for row in rows(url, f"SELECT * FROM {table}")}  # type: ignore[arg-type]
+        held = {row[KEYS[table]]: row for row in rows(url, f"SELECT * FROM {table}")}
         if table == "students":
             held = {key: row for key, row in held.items() if key in expected}  # a writer may have made up more
         differences += _unlike(table, held, expected)
@@ -58,7 +58,9 @@ def wrong_metrics(url: str, oracle: Oracle, newer_than_us: int = 0, mode: str = 
         if row["window"] in of_tutor:
             return [f"two rows of {row['tutor_id']} for {row['window']}"]
         of_tutor[row["window"]] = row
-    differences = _unlike("metrics of", dict.fromkeys(held, {}), dict.fromkeys(oracle.tutors, {}))
+    differences = _unlike(
+        "metrics of", {tutor_id: {} for tutor_id in held}, {tutor_id: {} for tutor_id in oracle.tutors}
+    )
     for tutor_id in held.keys() & oracle.tutors.keys():
         as_of = {row["calculation_date"] for row in held[tutor_id].values()}
         if len(as_of) != 1:

@@ -7,7 +7,6 @@ directory goes.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import shutil
@@ -28,7 +27,8 @@ STOP_SECONDS = 30.0  # what is promised of SIGTERM under load
 POLL_SECONDS = 0.1
 OURS = ("TUTORMAX_", "KAFKA_", "POSTGRES_", "REDIS_")
 
-_libc = ctypes.CDLL(None)
+# PR_SET_PDEATHSIG outlives the execv. Not by preexec_fn, which must not be used where there are threads.
+DIE_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 def command(*arguments: str) -> list[str]:
@@ -39,10 +39,6 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     """The environment of this run without its settings, and the settings given."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return {**inherited, "TUTORMAX_LOG_FORMAT": "console", **given}
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; the first argument of prctl
 
 
 class Worker:
@@ -85,13 +81,12 @@ class Worker:
         self._told_to_end = False
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command("worker"),
+                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, *command("worker")],
                 env={**self._environment, **changes},
                 cwd=self.log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
             )
 
     async def until_ready(self, seconds: float = START_SECONDS) -> None:

@@ -8,8 +8,8 @@ import time
 from tests.corpus import corpus
 from tests.flow.conftest import Deploy
 
-EVENTS = 12_000
-LOAD_SECONDS = 40
+EVENTS = 15_000
+PER_SECOND = 150
 SESSION_TIMEOUT_SECONDS = 10
 
 
@@ -20,23 +20,20 @@ async def test_kill_freeze_and_stop_under_load_and_then_the_loss_of_all_local_st
     two.start()
     await asyncio.gather(one.until_ready(), two.until_ready())
     history = corpus(2, EVENTS, now_us=time.time_ns() // 1000)
-    load = asyncio.create_task(deployment.publish_corpus(history, seconds=LOAD_SECONDS))
+    async with deployment.load(history, PER_SECOND):
+        await asyncio.sleep(2)
+        one.kill()
+        one.start()
+        await one.until_ready()
 
-    await asyncio.sleep(2)
-    one.kill()
-    one.start()
-    await one.until_ready()
+        two.freeze()
+        await asyncio.sleep(SESSION_TIMEOUT_SECONDS + 3)  # its partitions go to the other one
+        two.thaw()  # a zombie until it notices
+        await asyncio.sleep(2)
+        await asyncio.gather(one.until_ready(), two.until_ready())
 
-    two.freeze()
-    await asyncio.sleep(SESSION_TIMEOUT_SECONDS + 3)  # its partitions go to the other one
-    two.thaw()  # a zombie until it notices
-    await asyncio.sleep(2)
-    await asyncio.gather(one.until_ready(), two.until_ready())
-
-    assert not load.done(), "the load ended too early to see a stop under load"
-    assert await one.stop() == 0  # within the 30 s that are promised
-    one.start()
-    await load
+        assert await one.stop() == 0  # within the 30 s that are promised
+        one.start()
     await deployment.assert_right()
 
     for worker in (one, two):

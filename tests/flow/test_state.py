@@ -1,0 +1,183 @@
+"""State is complete or it says so: starts that are refused, and `rebuild`, after which all rows are right again.
+
+Each story has a deployment and a database of its own. They spend most of their time waiting (for members to leave, for
+topics to be deleted), so they run side by side and are judged one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import psycopg
+import pytest
+
+from models.metrics import decode
+from tests.corpus import corpus
+from tests.flow.conftest import Deploy
+from tests.flow.driver import Deployment
+from tests.flow.test_refusals import assert_one_sentence
+from tutormax_streams import epoch as epochs
+from tutormax_streams import kafka, topics
+from tutormax_streams.rebuild import Progress, rebuild
+from tutormax_streams.startup import KAFKA, STATE
+
+EVENTS = 1_200
+PAGE_ROWS = 100  # so that a rebuild has something to be interrupted in
+
+
+async def with_history(deploy: Deploy, seed: int) -> Deployment:
+    """A deployment that has worked for a while and was stopped."""
+    deployment = deploy()
+    worker = deployment.worker()
+    worker.start()
+    await worker.until_ready()
+    await deployment.publish_corpus(corpus(seed, EVENTS, now_us=time.time_ns() // 1000))
+    await deployment.assert_right()
+    assert await worker.stop() == 0
+    return deployment
+
+
+async def assert_refused(deployment: Deployment, *words: str, code: int = STATE) -> None:
+    """A start ends with a sentence that holds `words` and names the way out."""
+    ended, said = await asyncio.to_thread(deployment.refused)
+    assert ended == code, said
+    assert_one_sentence(said)
+    for word in (*words, "tutormax-streams rebuild"):
+        assert word in said
+
+
+async def assert_rebuilt(
+    deployment: Deployment, report: Callable[[Progress], None] = lambda progress: None
+) -> Progress:
+    """`rebuild`, a start, and everything is right: each row, and each record of metrics published on the way."""
+    progress = await rebuild(deployment.settings, report)
+    assert progress.step == "complete"
+    assert not progress.unreadable
+    began_us = time.time_ns() // 1000
+    worker = deployment.worker()
+    worker.start()
+    await worker.until_ready()
+    await deployment.assert_right(newer_than_us=began_us)
+    assert await worker.stop() == 0
+    await assert_nothing_was_published_from_part_of_the_history(deployment, progress.epoch)
+    return progress
+
+
+async def assert_nothing_was_published_from_part_of_the_history(deployment: Deployment, epoch: int) -> None:
+    oracle = deployment.oracle()
+    records = await deployment.read(deployment.topics.metrics)
+    assert records
+    for record in records:
+        update = decode(record.value)
+        assert update.epoch == epoch
+        for name, expected in oracle.metrics(update.tutor_id, update.as_of_us).items():
+            found = msgspec.structs.asdict(update.windows[name])
+            assert {column: found[column] for column in expected} == expected, (update.tutor_id, update.as_of)
+
+
+async def make_anew(deployment: Deployment, name: str, *, create: bool) -> None:
+    settings = deployment.settings
+    plans = {plan.name: plan for plan in deployment.topics.plans(settings.kafka_partitions)}
+    async with kafka.admin_client(settings) as admin:
+        await admin.delete_topics([name])
+        while name in await admin.list_topics():  # noqa: ASYNC110 - the broker deletes in its own time
+            await asyncio.sleep(0.1)
+        if create:
+            await topics.create(admin, settings, [plans[name]])
+
+
+# -- the stories ------------------------------------------------------------------------------------------------------
+
+
+async def a_deleted_changelog(deploy: Deploy) -> None:
+    deployment = await with_history(deploy, 11)
+    await make_anew(deployment, deployment.topics.changelogs[0], create=False)
+    await assert_refused(deployment, deployment.topics.changelogs[0], "emptied")
+    await assert_rebuilt(deployment)
+
+
+async def a_topic_made_anew(deploy: Deploy) -> None:
+    deployment = await with_history(deploy, 12)
+    await make_anew(deployment, deployment.topics.facts, create=True)
+    await assert_refused(deployment, deployment.topics.facts, "made anew")
+    await assert_rebuilt(deployment)
+
+
+async def another_number_of_partitions(deploy: Deploy) -> None:
+    deployment = await with_history(deploy, 13)
+    deployment.change_partitions(6)
+    await assert_refused(deployment, "4 partitions", "KAFKA_PARTITIONS is 6", code=KAFKA)
+    await assert_rebuilt(deployment)
+
+
+async def a_database_with_history_and_a_rebuild_that_was_interrupted(deploy: Deploy) -> None:
+    old = await with_history(deploy, 14)
+    deployment = deploy(database=old.database)
+    deployment.payloads = old.payloads
+    await assert_refused(deployment, "holds history", "sessions")
+
+    loaded: list[tuple[str, int]] = []
+
+    def interrupt(progress: Progress) -> None:
+        loaded.append((progress.step, progress.loaded_rows))
+        if progress.loaded_rows > EVENTS // 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await rebuild(deployment.settings, interrupt)
+    await assert_refused(deployment, "not finished")
+    interrupted = await epochs.read(deployment.settings)
+    assert interrupted is not None
+    assert interrupted.state == "loading"
+    progress = await assert_rebuilt(deployment)
+    assert progress.epoch == interrupted.number
+    assert loaded[-1][1] + progress.loaded_rows < progress.total_rows + 2 * PAGE_ROWS  # it did not begin again
+
+
+async def rows_of_a_later_epoch_than_kafkas(deploy: Deploy) -> None:
+    """Kafka was restored from before a rebuild."""
+    deployment = await with_history(deploy, 15)
+    with psycopg.connect(deployment.database, autocommit=True) as connection:
+        connection.execute("UPDATE tutormax_streams.metric_fences SET epoch = 7 WHERE tutor_id = 'tutor_00001'")
+    await assert_refused(deployment, "epoch 7")
+    progress = await assert_rebuilt(deployment)
+    assert progress.epoch == 8
+
+
+Story = Callable[[Deploy], Awaitable[None]]
+STORIES: list[Story] = [
+    a_deleted_changelog,
+    a_topic_made_anew,
+    another_number_of_partitions,
+    a_database_with_history_and_a_rebuild_that_was_interrupted,
+    rows_of_a_later_epoch_than_kafkas,
+]
+
+
+@pytest.fixture(scope="module")
+def told(deploy: Deploy) -> dict[Story, BaseException | None]:
+    """How each story ended."""
+
+    async def tell() -> dict[Story, BaseException | None]:
+        return dict(zip(STORIES, await asyncio.gather(*map(caught, STORIES)), strict=True))
+
+    async def caught(story: Story) -> BaseException | None:
+        try:
+            await story(deploy)
+        except (Exception, pytest.fail.Exception) as failure:  # noqa: BLE001 - raised again in its own test
+            return failure
+        return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tutormax_streams.rebuild.PAGE_ROWS", PAGE_ROWS)
+        return asyncio.run(tell())
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__.replace("_", " "))
+def test_a_start_is_refused_and_after_a_rebuild_all_is_right(told: dict[Story, BaseException | None], story: Story):
+    failure = told[story]
+    if failure is not None:
+        raise failure
