@@ -6,6 +6,7 @@ Each field is followed by what an operator can do with it; `tutormax-streams set
 from __future__ import annotations
 
 import socket
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -158,8 +159,9 @@ class Settings(BaseSettings):
         return self.worker_name or f"{socket.gethostname()}-{self.web_port}"
 
     @property
-    def zone(self) -> ZoneInfo:
-        return ZoneInfo(self.naive_timezone)
+    def zone(self) -> tzinfo:
+        # `UTC` itself and not a zone of that name: `models.times` has a short way for it.
+        return UTC if self.naive_timezone == "UTC" else ZoneInfo(self.naive_timezone)
 
     @property
     def conninfo(self) -> str:
