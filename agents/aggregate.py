@@ -46,6 +46,7 @@ class Tutor(msgspec.Struct, gc=False):
 
     published_us: int = 0
     due_us: int = 0
+    queued_us: int = 0  # its place in the queue of what is due, at or before `due_us`; 0: none
     news: int = 0  # events since the last publication
     oldest_ms: int | None = None
 
@@ -74,8 +75,25 @@ class Shard:
         return self.enumerated and self.gate_open and self.caught_up
 
     def schedule(self, tutor_id: str, at_us: int) -> None:
-        self.tutors[tutor_id].due_us = at_us
-        heapq.heappush(self.due, (at_us, tutor_id))
+        """A tutor is due then. Mostly it is put off, and keeps its place until that comes up: one place a tutor."""
+        tutor = self.tutors[tutor_id]
+        tutor.due_us = at_us
+        if not tutor.queued_us or at_us < tutor.queued_us:
+            tutor.queued_us = at_us
+            heapq.heappush(self.due, (at_us, tutor_id))
+
+    def next_due(self, now_us: int) -> str | None:
+        """A tutor who is due by now, or None."""
+        while self.due and self.due[0][0] <= now_us:
+            at_us, tutor_id = heapq.heappop(self.due)
+            tutor = self.tutors[tutor_id]
+            if tutor.queued_us != at_us:
+                continue  # it took an earlier place
+            tutor.queued_us = 0
+            if tutor.due_us <= now_us:
+                return tutor_id
+            self.schedule(tutor_id, tutor.due_us)
+        return None
 
 
 @dataclass(slots=True)
@@ -172,7 +190,11 @@ class Aggregate:
     async def tick(self) -> None:
         """Publish who is due, for a bounded time."""
         self._ticks += 1
-        for partition in self.windows.table.owned_partitions():
+        owned = self.windows.table.owned_partitions()
+        for partition in self.shards.keys() - set(owned):
+            del self.shards[partition]
+            self.windows.forget(partition)
+        for partition in owned:
             try:
                 shard = await self._shard(partition)
                 if not shard.enumerated and shard.gate_open and shard.caught_up:
@@ -198,10 +220,8 @@ class Aggregate:
                 soon.append(tutor_id)
             now_us = self.clock()
         shard.news.update(dict.fromkeys(soon))
-        while shard.due and shard.due[0][0] <= now_us < until_us:
-            at_us, tutor_id = heapq.heappop(shard.due)
-            if shard.tutors[tutor_id].due_us == at_us:
-                await self._publish(shard, tutor_id)
+        while now_us < until_us and (due := shard.next_due(now_us)) is not None:
+            await self._publish(shard, due)
             now_us = self.clock()
 
     async def _publish(self, shard: Shard, tutor_id: str) -> None:
@@ -231,6 +251,8 @@ class Aggregate:
     def current(self, partition: int, tutor_id: str) -> MetricsUpdated:
         """A tutor's windows as of now. Raises `Revoked` where the partition is not held, `KeyError` before its time."""
         shard = self.shards[partition]
+        if shard.writer != self._writer(partition):
+            raise Revoked(f"facts-{partition} left this worker, and has not begun anew")
         shard.as_of_us = as_of_us = max(self.clock(), shard.as_of_us)
         tutor_facts = self.windows.tutor(partition, tutor_id)
         tutor = shard.tutors.get(tutor_id)

@@ -64,13 +64,15 @@ class Enrich:
         events: list[Validated] = []
         for entry in entries:
             if isinstance(entry, wire.HistoryEnd):
-                confirmations += await self._join(batch.partition, events)
+                confirmations += self._watched(batch.partition, await self._join(batch.partition, events))
                 events = []
                 confirmations += await self._announce_end(batch, entry.epoch)
             else:
                 events += entry.events
-        confirmations += await self._join(batch.partition, events)
-        under_way = self._under_way[batch.partition]
+        return confirmations + self._watched(batch.partition, await self._join(batch.partition, events))
+
+    def _watched(self, partition: int, confirmations: list[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:
+        under_way = self._under_way[partition]
         for confirmation in confirmations:
             under_way.add(confirmation)
             confirmation.add_done_callback(under_way.discard)

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from models import homes, wire
 from models.enrichment import derived
 from models.events import Event, Origin, Validated
-from models.facts import Barrier
+from models.facts import Barrier, Fact
 from models.fates import Accepted
 from models.parsing import Parser
 from models.versions import digest
@@ -110,23 +112,26 @@ async def test_a_session_that_moved_leaves_its_old_tutor():
     assert all(fact.session.tutor_id == "new" for fact in told)  # type: ignore[union-attr]
 
 
-async def test_the_end_of_a_history_is_announced_once_everything_before_it_has_landed():
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in two batches"])
+async def test_the_end_of_a_history_is_announced_once_everything_before_it_has_landed(together: bool):
     rig = await rig_of()
     rig.broker.holding = True
-    event = validated("tutor-events", tutor_event_payload("e1", "t1", "login", NOW_US - DAY_US))
-    before = batch([Record("validated", 0, 0, wire.pack_validated([event]))])
-    first = await rig.step(before)
-    end = asyncio.create_task(rig.step(batch([Record("validated", 0, 1, wire.pack_history_end(3))])))
+    event = wire.pack_validated([validated("tutor-events", tutor_event_payload("e1", "t1", "login", NOW_US - DAY_US))])
+    records = [Record("validated", 0, 0, event), Record("validated", 0, 1, wire.pack_history_end(3))]
+    steps = [
+        asyncio.create_task(rig.step(batch(part))) for part in ([records] if together else [records[:1], records[1:]])
+    ]
     await asyncio.sleep(0.01)
-    assert not end.done()
+
+    def barriers() -> set[tuple[int, Fact | Barrier]]:
+        return {
+            (record.partition, fact)
+            for record in rig.broker.records("facts")
+            for fact in wire.unpack_facts(record.value or b"")
+            if isinstance(fact, Barrier)
+        }
+
+    assert not barriers()
     rig.broker.confirm()
-    await end
-    rig.broker.confirm()
-    await asyncio.gather(*first)
-    barriers = {
-        (record.partition, fact)
-        for record in rig.broker.records("facts")
-        for fact in wire.unpack_facts(record.value or b"")
-        if isinstance(fact, Barrier)
-    }
-    assert barriers == {(partition, Barrier(3, 0)) for partition in range(PARTITIONS)}
+    await asyncio.gather(*steps)
+    assert barriers() == {(partition, Barrier(3, 0)) for partition in range(PARTITIONS)}

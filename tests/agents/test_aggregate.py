@@ -1,0 +1,193 @@
+"""When aggregate publishes, when it must not, and what its fences say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from agents.aggregate import REFRESH_SECONDS, Assignment
+from models import wire
+from models.events import Origin, Validated
+from models.facts import Barrier, Fact
+from models.homes import facts, home_of
+from models.metrics import MetricsUpdated, decode
+from tests.agents import fakes
+from tests.agents.fakes import Record, batch
+from tests.agents.rigs import AggregateRig
+from tests.agents.test_enrich import validated
+from tests.oracle import DAY_US
+from tests.samples import NOW_US, session_payload, tutor_payload
+from tutormax_streams.batches import Revoked
+
+SECOND_US = 1_000_000
+
+
+def known(tutor_id: str) -> list[Fact]:
+    """A tutor exists."""
+    return told(validated("tutors", tutor_payload(tutor_id, NOW_US - DAY_US)))
+
+
+def held(tutor_id: str, start_us: int = NOW_US - DAY_US, session_id: str = "s1") -> list[Fact]:
+    """A session of a tutor."""
+    return told(validated("sessions", session_payload(session_id, tutor_id, start_us, min(start_us, NOW_US))))
+
+
+def told(event: Validated) -> list[Fact]:
+    return list(facts(event.event, home_of(event), Origin("sessions", 0, 0, NOW_US // 1000).time_ms))
+
+
+class Bench(AggregateRig):
+    """Partition 0 of `facts` alone, with whatever an assignment finds there."""
+
+    noted = Assignment(0, 0, 0)
+
+    async def note_assignment(self, partition: int) -> Assignment:
+        return self.noted
+
+    async def begin(self) -> None:
+        await super().begin()
+        await fakes.assign(self.table, self.broker, [0])
+
+    async def tell(self, offset: int, *entries: Any) -> None:
+        await self.feed(batch([Record("facts", 0, offset, wire.pack_facts(list(entries)))]))
+
+    async def after(self, seconds: float) -> list[MetricsUpdated]:
+        """What is published when so much time has passed."""
+        log = self.broker.logs[TP("metrics", 0)]
+        before = len(log)
+        self.clock.now_us += round(seconds * SECOND_US)
+        await self.aggregate.tick()
+        return [decode(record.value or b"") for record in log[before:]]
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    bench = Bench([])
+    await bench.begin()
+    return bench
+
+
+async def test_a_tutor_with_news_is_published_at_once_and_then_at_most_once_a_second(bench: Bench):
+    await bench.tell(0, *known("t1"))
+    assert [update.tutor_id for update in await bench.after(0)] == ["t1"]
+    await bench.tell(1, *held("t1"))
+    assert not await bench.after(0.4)
+    await bench.tell(2, *held("t1", session_id="s2"))
+    assert not await bench.after(0.5)
+    (update,) = await bench.after(0.1)
+    assert (update.windows["7day"].sessions_completed, update.events, update.position) == (2, 2, 3)
+
+
+async def test_nothing_is_published_before_the_log_end_noted_at_the_assignment(bench: Bench):
+    bench.noted = Assignment(log_end=3, committed=1, last_as_of_us=0)
+    await bench.tell(1, *known("t1"))
+    assert not await bench.after(60)
+    assert not bench.aggregate.complete
+    await bench.tell(2, *held("t1"))
+    (update,) = await bench.after(0)
+    assert bench.aggregate.complete
+    assert (update.position, update.windows["7day"].sessions_completed) == (3, 1)
+
+
+async def test_after_an_assignment_every_tutor_is_published_those_with_news_first(bench: Bench):
+    await bench.tell(0, *(fact for n in range(5) for fact in known(f"t{n}")))
+    assert len(await bench.after(1)) == 5
+    await fakes.assign(bench.table, bench.broker, [0])  # it came back: as if to another worker
+    bench.noted = Assignment(log_end=2, committed=1, last_as_of_us=0)
+    assert not await bench.after(1)
+    await bench.tell(1, *held("t3"))
+    first, *others = await bench.after(1)
+    assert (first.tutor_id, first.windows["7day"].sessions_completed) == ("t3", 1)
+    assert sorted({update.tutor_id for update in [first, *others, *await bench.after(1)]}) == [
+        f"t{n}" for n in range(5)
+    ]
+
+
+async def test_no_figure_is_published_before_every_home_has_passed_its_history(bench: Bench):
+    bench.aggregate.needs_barriers = 2
+    await bench.tell(0, *known("t1"), Barrier(1, 0))
+    assert not await bench.after(60)
+    await bench.tell(1, Barrier(1, 0), Barrier(0, 1))  # one again, and one of an epoch that is over
+    assert not await bench.after(60)
+    assert not bench.aggregate.complete
+    await bench.tell(2, Barrier(1, 1))
+    assert [update.tutor_id for update in await bench.after(0)] == ["t1"]
+    await fakes.assign(bench.table, bench.broker, [0])  # and that is remembered
+    assert [update.tutor_id for update in await bench.after(1)] == ["t1"]
+
+
+async def test_time_alone_publishes_at_both_edges_of_a_window(bench: Bench):
+    ripening = held("t1", NOW_US + 5 * SECOND_US, "future")
+    leaving = held("t1", NOW_US + 9 * SECOND_US - 7 * DAY_US, "past")
+    await bench.tell(0, *ripening, *leaving)
+    assert [u.windows["7day"].sessions_completed for u in await bench.after(0)] == [1]
+    assert not await bench.after(5)  # an instant is outside until it has passed
+    assert [u.windows["7day"].sessions_completed for u in await bench.after(0.000_001)] == [2]
+    assert not await bench.after(3.999_999)
+    assert [u.windows["7day"].sessions_completed for u in await bench.after(0.000_001)] == [1]
+
+
+async def test_every_tutor_is_refreshed_within_fifteen_minutes_and_not_all_at_once(bench: Bench):
+    tutors = 1_000
+    await bench.tell(0, *(fact for n in range(tutors) for fact in known(f"t{n}")))
+    bench.aggregate.shards.clear()  # begun anew: all are published, paced
+    for _ in range(20):
+        await bench.after(0.25)
+    assert len({update.tutor_id for update in bench.updates()}) == tutors
+    most = refreshed = 0
+    for _ in range(15 * 60 * 4):
+        published = len(await bench.after(0.25))
+        most, refreshed = max(most, published), refreshed + published
+    assert refreshed >= tutors
+    assert most <= 150
+
+
+async def test_the_queue_of_what_is_due_stays_as_short_as_the_list_of_tutors(bench: Bench):
+    for second in range(300):
+        await bench.tell(second, *known("t1"), *held("t2"))
+        assert len(await bench.after(1)) == 2
+    (shard,) = bench.aggregate.shards.values()
+    assert len(shard.due) <= 4
+    published = [await bench.after(REFRESH_SECONDS / 100) for _ in range(101)]
+    assert sum(map(len, published)) == 2  # each once more, and not once for every time it was put off
+
+
+async def test_as_of_never_goes_back_whatever_the_clock_does(bench: Bench):
+    bench.noted = Assignment(log_end=0, committed=0, last_as_of_us=NOW_US + 40 * SECOND_US)  # a predecessor's clock
+    await bench.tell(0, *known("t1"))
+    (first,) = await bench.after(0)
+    assert first.as_of_us == NOW_US + 40 * SECOND_US
+    (second,) = await bench.after(REFRESH_SECONDS + 41)
+    bench.clock.now_us -= 3600 * SECOND_US
+    await bench.tell(1, *known("t2"))
+    (third,) = await bench.after(0)
+    assert first.fence < second.fence < third.fence
+    assert third.as_of_us >= second.as_of_us
+
+
+async def test_a_record_that_the_broker_does_not_take_stops_the_worker(bench: Bench):
+    failures: list[BaseException] = []
+    bench.aggregate.on_failure = failures.append
+    bench.broker.holding = True
+    feeding = asyncio.create_task(bench.tell(0, *known("t1")))
+    await asyncio.sleep(0.01)
+    bench.broker.confirm()
+    await feeding
+    await bench.after(0)
+    ((confirmation, _),) = bench.broker.unconfirmed
+    confirmation.set_exception(ConnectionError("gone"))
+    await asyncio.sleep(0)
+    assert [str(failure) for failure in failures] == ["gone"]
+
+
+async def test_a_partition_that_left_is_neither_published_nor_answered_from(bench: Bench):
+    await bench.tell(0, *known("t1"))
+    assert await bench.after(0)
+    await fakes.assign(bench.table, bench.broker, [])
+    with pytest.raises(Revoked):
+        bench.aggregate.current(0, "t1")
+    assert not await bench.after(3600)
+    assert not bench.aggregate.shards

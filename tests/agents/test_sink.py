@@ -1,0 +1,145 @@
+"""What persist and flush owe besides the contract: patience, refusals alone, the newest of several, nothing half done."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agents import holding
+from models import wire
+from models.events import Enriched, Origin
+from models.metrics import MetricsUpdated, encode
+from tests.agents.fakes import Record, batch
+from tests.agents.rigs import FlushRig, PersistRig
+from tests.agents.test_enrich import validated
+from tests.oracle import DAY_US
+from tests.postgres.builders import metrics
+from tests.samples import NOW_US, tutor_payload
+
+
+def enriched(tutor_id: str, topic: str = "tutors") -> Enriched:
+    event = validated("tutors", tutor_payload(tutor_id, NOW_US - DAY_US))
+    return Enriched(event.event, event.digest, Origin(topic, 0, 7, NOW_US // 1000), {})
+
+
+def of_records(*entries: Enriched) -> Any:
+    return batch([Record("enriched", 0, n, wire.pack_enriched([entry])) for n, entry in enumerate(entries)])
+
+
+def of_updates(*updates: MetricsUpdated) -> Any:
+    return batch([Record("metrics", 0, n, encode(update)) for n, update in enumerate(updates)])
+
+
+@pytest.fixture
+async def persist() -> PersistRig:
+    rig = PersistRig([])
+    await rig.begin()
+    return rig
+
+
+@pytest.fixture
+async def flush() -> FlushRig:
+    rig = FlushRig([])
+    await rig.begin()
+    return rig
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "FIRST_WAIT_SECONDS", 0.001)
+
+
+@pytest.mark.parametrize("sink", ["persist", "flush"])
+async def test_it_holds_its_work_while_postgresql_is_away_and_says_so(sink: str, persist: PersistRig, flush: FlushRig):
+    rig: Any = persist if sink == "persist" else flush
+    step = rig.persist if sink == "persist" else rig.flush
+    work = of_records(enriched("t1")) if sink == "persist" else of_updates(metrics("t1"))
+    rig.postgres.away = 4
+    feeding = asyncio.create_task(rig.feed(work))
+    await asyncio.sleep(0.003)
+    assert not work.is_done
+    assert list(step.hold.holding.reasons) == [sink]
+    await feeding
+    assert not step.hold.holding.reasons
+    assert rig.counts.counted["sink_retries", sink] == 4
+    assert rig.postgres.writes == 1
+
+
+@pytest.mark.parametrize("sink", ["persist", "flush"])
+async def test_work_of_a_partition_that_leaves_is_dropped_and_not_done(sink: str, persist: PersistRig, flush: FlushRig):
+    rig: Any = persist if sink == "persist" else flush
+    work = of_records(enriched("t1")) if sink == "persist" else of_updates(metrics("t1"))
+    rig.postgres.away = 1_000_000
+    await rig.step(work)
+    settling = asyncio.create_task(rig.settle())
+    await asyncio.sleep(0.003)
+    work.revoke()
+    await asyncio.wait_for(settling, 1)
+    assert not work.is_done
+    assert not rig.postgres.writes
+
+
+async def test_persist_refuses_a_row_alone_and_announces_the_others(persist: PersistRig):
+    persist.postgres.refuses = lambda entry: entry.event.tutor_id == "bad"
+    await persist.feed(of_records(enriched("t1"), enriched("bad"), enriched("t2")))
+    assert [reason for reason, _ in persist.letters.by_place.values()] == ["duplicate"]
+    announced = [record.key for record in persist.broker.records("persisted")]
+    assert sorted(announced) == [b"t1", b"t2"]  # type: ignore[type-var]
+
+
+async def test_persist_is_done_only_when_announcements_and_refusals_have_landed(persist: PersistRig):
+    persist.broker.holding = True
+    work = of_records(enriched("t1"))
+    feeding = asyncio.create_task(persist.feed(work))
+    await asyncio.sleep(0.01)
+    assert persist.postgres.entities
+    assert not work.is_done
+    persist.broker.confirm()
+    await feeding
+
+
+async def test_persist_leaves_what_rebuild_loaded_from_the_database_there(persist: PersistRig):
+    await persist.feed(of_records(enriched("t1", "database"), enriched("t2")))
+    assert list(persist.postgres.entities) == [("tutor", "t2")]
+
+
+async def test_flush_writes_the_greatest_fence_of_several_records_once(flush: FlushRig):
+    fences = [(1, 5, 3), (2, 1, 1), (1, 9, 9), (2, 1, 0)]
+    updates = [metrics("t1", epoch=e, position=p, as_of=NOW_US + a) for e, p, a in fences]
+    await flush.feed(of_updates(*updates))
+    assert {tutor: update.fence for tutor, (_, update) in flush.postgres.metrics.items()} == {"t1": (2, 1, NOW_US + 1)}
+    assert flush.counts.counted["flushed_tutors"] == 1
+    await flush.feed(of_updates(updates[0]))
+    assert flush.counts.counted["fenced"] == 1
+
+
+async def test_flush_keeps_what_postgresql_refuses_as_a_dead_letter(flush: FlushRig):
+    flush.postgres.refuses = lambda update: update.tutor_id == "bad"
+    bad = metrics("bad")
+    await flush.feed(of_updates(metrics("t1"), bad))
+    assert list(flush.postgres.metrics) == ["t1"]
+    assert list(flush.letters.by_place.values()) == [("refused_by_database", encode(bad))]
+
+
+async def test_a_record_that_is_none_of_ours_is_refused_alone(persist: PersistRig, flush: FlushRig):
+    foreign = Record("enriched", 0, 0, b"\x01rubbish")
+    await persist.feed(batch([foreign, Record("enriched", 0, 1, wire.pack_enriched([enriched("t1")]))]))
+    await flush.feed(batch([Record("metrics", 0, 0, b"{}"), Record("metrics", 0, 1, encode(metrics("t1")))]))
+    assert persist.postgres.entities
+    assert flush.postgres.metrics
+    assert list(persist.letters.by_place) == [("enriched", 0, 0)]
+    assert list(flush.letters.by_place) == [("metrics", 0, 0)]
+
+
+async def test_a_record_of_a_later_release_stops_the_worker_instead(persist: PersistRig):
+    with pytest.raises(wire.UnknownVersion):
+        await persist.feed(batch([Record("enriched", 0, 0, b"\x02later")]))
+    assert not persist.letters.by_place
+
+
+async def test_late_delays_alone_are_nothing_to_write(persist: PersistRig):
+    delays = wire.pack_enriched((), [wire.LateDelay("s1", NOW_US, 2.5)])
+    await persist.feed(batch([Record("enriched", 0, 0, delays)]))
+    assert not persist.postgres.writes
