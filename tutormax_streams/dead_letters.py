@@ -198,12 +198,18 @@ def readable(value: bytes) -> str:
         text = value.decode()
     except UnicodeDecodeError:
         return _hexadecimal(value)
-    try:
-        laid_out = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-        laid_out.encode()  # a lone surrogate may hide behind an escape
+    laid_out = _laid_out(text)
+    if laid_out is not None:
         return laid_out
-    except (ValueError, RecursionError, UnicodeEncodeError):
-        return text if all(c.isprintable() or c in "\r\n\t" for c in text) else _hexadecimal(value)
+    return text if all(c.isprintable() or c in "\r\n\t" for c in text) else _hexadecimal(value)
+
+
+def _laid_out(text: str) -> str | None:
+    """JSON with a line for each field, or None for what is none or hides a lone surrogate behind an escape."""
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False).encode().decode()
+    except (ValueError, RecursionError):
+        return None
 
 
 def _hexadecimal(value: bytes, most: int = 4096) -> str:

@@ -12,8 +12,8 @@ from psycopg import conninfo
 from pydantic import AliasChoices, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from tutormax_streams.refused import CONFIGURATION, Refused
 from tutormax_streams.settings import Settings
-from tutormax_streams.startup import CONFIGURATION, Refused
 
 HIDDEN: Final = "********"
 

@@ -18,25 +18,16 @@ from tutormax_streams.epoch import Epoch
 from tutormax_streams.postgres import schema
 from tutormax_streams.postgres.database import Connection, Database
 from tutormax_streams.postgres.errors import SinkUnavailable
+from tutormax_streams.refused import CONFIGURATION, KAFKA, POSTGRES, STATE, Refused
 from tutormax_streams.settings import Settings
 from tutormax_streams.topics import RAW, Topics
+
+__all__ = ["CONFIGURATION", "KAFKA", "POSTGRES", "STATE", "Refused", "check_machine", "prepare"]
 
 logger = logging.getLogger(__name__)
 
 HISTORY_TABLES = ("tutors", "sessions", "student_feedback", "tutor_events")
 REBUILD = "stop all workers, run `tutormax-streams rebuild`, and start them again"
-
-
-class Refused(Exception):
-    """The worker must not start. The message is a sentence for an operator; `code` is the process's exit code."""
-
-    def __init__(self, sentence: str, code: int) -> None:
-        super().__init__(sentence)
-        self.code = code
-
-
-CONFIGURATION, KAFKA, POSTGRES, STATE = 2, 3, 4, 5
-"""Exit codes: a setting or version; Kafka away or its topics wrong; PostgreSQL away or its schema; state incomplete."""
 
 
 def check_machine(settings: Settings) -> None:

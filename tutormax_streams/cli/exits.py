@@ -55,22 +55,22 @@ def _told(error: Exception) -> tuple[str, int] | None:
     from aiokafka.errors import KafkaError
 
     from agents.ports import SinkUnavailable
-    from tutormax_streams import startup
     from tutormax_streams.dead_letters import NotReplayable
     from tutormax_streams.embedded import EmbeddedError
     from tutormax_streams.kafka import KafkaAway
+    from tutormax_streams.refused import KAFKA, POSTGRES, Refused
     from tutormax_streams.scans import NoSuchTopic
     from tutormax_streams.topics import TopicsWrong
 
     match error:
-        case startup.Refused():
+        case Refused():
             return str(error), error.code
         case KafkaAway() | TopicsWrong() | NoSuchTopic():
-            return str(error), startup.KAFKA
+            return str(error), KAFKA
         case KafkaError():
-            return f"Kafka failed: {error}", startup.KAFKA
+            return f"Kafka failed: {error}", KAFKA
         case SinkUnavailable():
-            return f"PostgreSQL cannot be used: {error}. Check TUTORMAX_DATABASE_URL or POSTGRES_*", startup.POSTGRES
+            return f"PostgreSQL cannot be used: {error}. Check TUTORMAX_DATABASE_URL or POSTGRES_*", POSTGRES
         case EmbeddedError() | NotReplayable():
             return str(error), FAILED
     return None
