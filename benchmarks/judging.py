@@ -96,6 +96,6 @@ def _raise_for(differences: list[str]) -> None:
 
 
 def _one(connection: psycopg.Connection[dict[str, Any]], query: str) -> dict[str, Any]:
-    found = connection.execute(query).fetchone()  # type: ignore[arg-type]
+    found = connection.execute(query).fetchone()
     assert found is not None
     return found

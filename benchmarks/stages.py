@@ -123,8 +123,8 @@ def hold_all(table: MergedTable[Any], outbox: Outbox, partitions: int) -> None:
     """Give the table every partition, without a broker."""
     table.confirmed = outbox  # type: ignore[assignment]
     for partition in range(partitions):
-        table.data.shelves[partition] = table.new_shelf(partition)
-        table.data.writers[partition] = b"writer"
+        table.held.shelves[partition] = table.new_shelf(partition)
+        table.held.writers[partition] = b"writer"
 
 
 async def measure(events: int, partitions: int, directory: Path) -> None:

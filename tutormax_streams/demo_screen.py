@@ -195,9 +195,7 @@ def _stream(board: Board) -> RenderableType:
     last = board.scrapes[-1] if board.scrapes else None
     p50, p99 = board.freshness(0.5), board.freshness(0.99)
     table.add_row("events/s", Text.assemble((f"{board.rate():.1f}", "bold"), "  ", (_sparks(board.rates()), "cyan")))
-    table.add_row(
-        "freshness", Text.assemble("p50 ", (seconds_text(p50), "bold"), " p99 ", (seconds_text(p99), "bold"))
-    )
+    table.add_row("freshness", Text.assemble("p50 ", (seconds_text(p50), "bold"), " p99 ", (seconds_text(p99), "bold")))
     table.add_row("events", f"{board.loaded:,} + {board.live_events:,} live")
     if last is not None:
         rows = int(last.total("tutormax_rows_total"))
