@@ -41,7 +41,7 @@ class Loading:
             TextColumn("  {task.description:<12}"),
             BarColumn(36),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]:<20}"),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -199,7 +199,8 @@ def _stream(board: Board) -> RenderableType:
     table.add_row("events", f"{board.loaded:,} + {board.live_events:,} live")
     if last is not None:
         rows = int(last.total("tutormax_rows_total"))
-        table.add_row("rows", f"{rows:,} and {3 * int(last.total('tutormax_flushed_tutors_total')):,} metrics")
+        table.add_row("rows", f"{rows:,}")
+        table.add_row("metrics", f"{3 * int(last.total('tutormax_flushed_tutors_total')):,} rows")
         table.add_row("dead letters", f"{last.dead_letters:,}")
     table.add_row("tutors", f"{len({tutor for tutor, _ in board.standings}):,}")
     return table
@@ -249,7 +250,7 @@ def _falling(board: Board) -> RenderableType:
     way = Text(" → ", style="dim").join(Text(tier, style=f"bold {STYLES[tier]}") for tier in board.fall[-LAST_TIERS:])
     figures = (
         f"engagement {_figure(standing.engagement_score)} · rating {_figure(standing.avg_rating)}"
-        f" · {standing.no_show_count} no-shows"
+        f" · {standing.no_show_count} no-show{'' if standing.no_show_count == 1 else 's'}"
     )
     return Group(
         Text.assemble((standing.name, "bold"), ", last 7 days: ", way, overflow="ellipsis", no_wrap=True),
