@@ -33,7 +33,7 @@ class FakeThread:
         self.seeks: list[tuple[TP, int]] = []
         self.refuses_commits = False
         self.most = 1_000
-        self.flow_active = True
+        self.should_stop = False
 
     def assignment(self) -> set[TP]:
         return set(self.owned)

@@ -72,6 +72,15 @@ async def test_a_partition_that_left_is_not_committed():
     assert made.thread.stored == {A1: 6}
 
 
+async def test_a_crashed_worker_stops_in_order_although_its_consumer_thread_is_gone():
+    made = await rig({A0: range(6)})
+    await made.deliver()
+    made.done(A0)
+    made.thread.should_stop = True
+    await made.consumer.wait_empty()
+    assert made.thread.stored == {}
+
+
 async def test_a_gap_is_never_taken_for_an_acknowledgement():
     made = await rig({A0: [0, 1, 5, 6]}, batch_records=2)
     await made.consumer._add_gap(A0, 2, 5)

@@ -318,6 +318,11 @@ class BatchConsumer(Consumer):
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Never infer that something was acknowledged from a hole in what was delivered."""
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        # A crash ends the consumer's thread at once: what is asked of it then is answered by "event loop is closed",
+        # which would take the place of the reason and keep the rest of the worker from being stopped in order.
+        return not self._thread.should_stop and await super()._commit(offsets)
+
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
         assignment = self.assignment()
         mine = {tp: offset for tp, offset in offsets.items() if tp in assignment}
