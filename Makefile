@@ -28,11 +28,12 @@ lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-long: $(INSTALLED) ## the properties with 100,000 examples each (hours)
+test-long: $(INSTALLED) ## the properties with 100,000 examples each, and campaigns of faults (hours)
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 0 tests/models $(ARGS)
+	$(BIN)/pytest -m long --timeout 0 tests/flow $(ARGS)
 
 faults: $(INSTALLED) ## the tests that kill processes and servers
-	$(BIN)/pytest tests/faults $(ARGS)
+	$(BIN)/pytest tests/flow/test_deaths.py tests/flow/test_zombie_changelogs.py tests/flow/test_*_away.py $(ARGS)
 
 bench: $(INSTALLED) ## the short form of all benchmarks; prints the table that the README quotes
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -56,6 +56,8 @@ class Deployment:
         self.payloads: dict[str, list[Payload]] = by_topic([])
         self.poison: dict[Position, bytes] = {}
         self.workers: list[Worker] = []
+        self.restarts = 0  # of workers that had ended by themselves
+        self._is_supervised = False
 
     def close(self) -> None:
         for worker in self.workers:
@@ -96,6 +98,26 @@ class Deployment:
             command("worker"), env=given, cwd=self.home, capture_output=True, text=True, timeout=60, check=False
         )
         return ended.returncode, ended.stderr + ended.stdout
+
+    @asynccontextmanager
+    async def supervised(self) -> AsyncIterator[None]:
+        """While this lasts, workers that end by themselves are started again, as any orchestrator does."""
+
+        async def supervise() -> None:
+            while True:
+                for worker in self.workers:
+                    if worker.crashed:
+                        self.restarts += 1
+                        worker.start()
+                await asyncio.sleep(1.0)
+
+        supervising = asyncio.create_task(supervise())
+        self._is_supervised = True
+        try:
+            yield
+        finally:
+            self._is_supervised = False
+            supervising.cancel()
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
@@ -221,7 +243,7 @@ class Deployment:
         raise AssertionError(f"{lag} records still wait after {seconds} s\n{self._last_words()}")
 
     def _assert_alive(self) -> None:
-        dead = [worker.name for worker in self.workers if worker.crashed]
+        dead = [worker.name for worker in self.workers if worker.crashed and not self._is_supervised]
         assert not dead, f"{dead} ended by themselves\n{self._last_words()}"
 
     def _last_words(self) -> str:
