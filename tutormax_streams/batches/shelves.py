@@ -94,6 +94,9 @@ class SharedMemory:
         options.set_block_based_table_factory(table)
         options.set_write_buffer_manager(self.write_buffers)
         options.set_write_buffer_size(4 << 20)
+        # Each shelf takes at least one block. With RocksDB's own choice (512 KiB) those of many empty shelves would
+        # exceed the budget together, and every little write would be flushed to a file of its own.
+        options.set_arena_block_size(32 << 10)
         options.set_max_write_buffer_number(2)
         options.set_max_background_jobs(2)
         options.set_max_open_files(64)
