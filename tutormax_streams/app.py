@@ -108,7 +108,8 @@ def _create_app(runtime: Runtime, group: str, batch_topics: list[str], packed: l
         producer_linger=0.0,
         producer_max_batch_size=1 << 20,
         producer_max_request_size=8 << 20,
-        producer_compression_type="lz4" if settings.kafka_idempotent_producer else None,
+        # aiokafka has LZ4 work at its highest level, six times as long as Snappy for a tenth less.
+        producer_compression_type="snappy" if settings.kafka_idempotent_producer else None,
         stream_buffer_maxsize=4096,
         stream_recovery_delay=0.0,
         table_standby_replicas=0,
