@@ -22,15 +22,18 @@ async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
     recovery = app.tables.recovery
     if not recovery.in_recovery or tp not in recovery.active_tps:
         return
+    table: MergedTable[Any] = recovery.tp_to_table[tp]
     seen = recovery.active_offsets.get(tp)
     fresh = [r for r in records if seen is None or r.offset > seen]
     for at in range(0, len(fresh), STEP):
+        if tp not in recovery.active_tps or tp.partition not in table.held.shelves:
+            return  # it was taken away, or the worker stops
         step = fresh[at : at + STEP]
-        merge_records(recovery.tp_to_table[tp], tp.partition, step)
+        merge_records(table, tp.partition, step)
         recovery.active_offsets[tp] = step[-1].offset
         await asyncio.sleep(0)
-        if tp not in recovery.active_tps:
-            return
+    if tp not in recovery.active_tps:
+        return
     if recovery.in_recovery and not recovery.need_recovery():
         recovery._set_recovery_ended()
         recovery.signal_recovery_end.set()

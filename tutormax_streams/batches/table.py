@@ -75,7 +75,9 @@ class PartitionStore(Store):  # type: ignore[type-arg]
         return shelf
 
     def persisted_offset(self, tp: TP) -> int | None:
-        return self.shelf(tp.partition).offset
+        # A worker that stops during a rebalance has closed its shelves, and Faust asks all the same.
+        shelf = self.shelves.get(tp.partition)
+        return None if shelf is None else shelf.offset
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
         self.shelf(tp.partition).advance(offset)
