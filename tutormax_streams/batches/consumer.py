@@ -31,7 +31,7 @@ from mode import Service
 from tutormax_streams.batches.delivery import Delivery, Position
 from tutormax_streams.batches.producer import ConfirmingProducer
 from tutormax_streams.batches.records import Record, RecordBatch
-from tutormax_streams.batches.recovery import apply_changelog
+from tutormax_streams.batches.recovery import ImpatientRecovery, apply_changelog
 
 logger = logging.getLogger(__name__)
 
@@ -360,3 +360,5 @@ def attach_batches(
     transport = type("AppTransport", (BatchTransport,), {"Consumer": consumer, "Producer": producer})
     app.transport = transport(app.conf.broker_consumer, app)
     app.producer_transport = transport(app.conf.broker_producer, app)
+    tables: Any = app.tables
+    tables._recovery = ImpatientRecovery(app, tables, beacon=tables.beacon)

@@ -9,12 +9,25 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
 from tutormax_streams.batches.records import Record
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES, MergedTable, held_of, payload_of, writers_of
 
 STEP = 2_000  # records applied before the event loop gets a turn
+
+
+class ImpatientRecovery(Recovery):
+    """Stock recovery takes a deadline of its own for the order to stop, and then stands still for ever."""
+
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ASYNC109 - Faust's
+        try:
+            await super()._wait(coro, timeout)
+        except ServiceStopped:
+            if self.should_stop:
+                raise
+            raise TimeoutError(f"Kafka did not answer within {timeout} s while tables were recovered") from None
 
 
 async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
@@ -35,8 +48,10 @@ async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
     if tp not in recovery.active_tps:
         return
     if recovery.in_recovery and not recovery.need_recovery():
-        recovery._set_recovery_ended()
+        # Wakes who waits now. Left set, the next recovery would take it for its own and end before it began. Should
+        # nobody wait yet, Faust's own look every five seconds finds the end.
         recovery.signal_recovery_end.set()
+        recovery.signal_recovery_end.clear()
 
 
 def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Record]) -> None:
