@@ -42,6 +42,9 @@ class FakeThread:
         assert tp in self.owned
         return self.ends.get(tp, self.logs[tp][-1].offset + 1 if self.logs[tp] else 0)
 
+    def log_end(self, tp: TP) -> int | None:
+        return self.highwater(tp) if tp in self.owned else None
+
     def fetch(self, tp: TP) -> list[Record]:
         found = [record for record in self.logs[tp] if record.offset >= self.positions[tp]][: self.most]
         if found:

@@ -68,6 +68,12 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         newest = max((at for at in heard if at), default=None)
         return None if newest is None else time.time() - newest / 1000
 
+    def log_end(self, tp: TP) -> int | None:
+        """The log's end as of the last fetch; None before the first, and after the partition left."""
+        # The client's own set of partitions: Faust's answer to the same question makes a new one of all of them.
+        consumer = self._ensure_consumer()
+        return consumer.highwater(tp) if tp in consumer.assignment() else None
+
     async def committed(self, tp: TP) -> int | None:
         """The group's committed offset, asked of the broker."""
         found: int | None = await self.call_thread(self._ensure_consumer().committed, TopicPartition(*tp))
@@ -199,7 +205,7 @@ class BatchConsumer(Consumer):
 
     def _end(self, tp: TP) -> int | None:
         """The log's end as of the last fetch; None before the first, and after the partition left."""
-        return self.highwater(tp) if tp in self.assignment() else None
+        return self._thread.log_end(tp)
 
     def on_buffer_full(self, tp: TP) -> None:
         """Room is counted per partition by `max_in_flight`; Faust's own queue pressure must not pause anything."""
