@@ -1,12 +1,14 @@
 """The epoch: which beginning our state has, and whether it is complete.
 
 One record per deployment on the compacted topic `control` says when the state was begun (`epoch`), with how many
-partitions, and whether it began empty or is (being) loaded from PostgreSQL. Every changelog partition begins with a
-record of the epoch, so that a changelog that was deleted and made anew is noticed: it is empty.
+partitions, and whether it began empty or is (being) loaded from PostgreSQL. Every partition of our internal topics
+begins with a mark, so that a topic that was deleted and made anew is noticed: it is empty. (Committed offsets alone
+would not tell: Kafka forgets those of a deleted topic.)
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 import msgspec
@@ -52,17 +54,23 @@ async def write(settings: Settings, producer: AIOKafkaProducer, epoch: Epoch) ->
     await producer.send_and_wait(topic, msgspec.json.encode(epoch), key=settings.app_id.encode(), partition=0)
 
 
-async def mark_changelogs(settings: Settings, producer: AIOKafkaProducer, epoch: Epoch) -> None:
-    """Write the first record of every changelog partition."""
-    key = EPOCH_KEY + bytes(WRITER_BYTES)
-    for topic in Topics.of(settings).changelogs:
-        for partition in range(epoch.partitions):
-            await producer.send_and_wait(topic, b"%d" % epoch.number, key=key, partition=partition)
+async def mark_topics(settings: Settings, producer: AIOKafkaProducer, epoch: Epoch) -> None:
+    """Write the first record of every partition that holds state or work on its way."""
+    names = Topics.of(settings)
+    sent = []
+    for topic in names.marked:
+        # Packed topics get a tombstone: agents pass over it.
+        value = b"%d" % epoch.number if topic in names.changelogs else None
+        key = EPOCH_KEY + bytes(WRITER_BYTES)
+        sent += [
+            await producer.send(topic, value, key=key, partition=partition) for partition in range(epoch.partitions)
+        ]
+    await asyncio.gather(*sent)
 
 
 async def only_marked(settings: Settings) -> set[str]:
-    """Changelogs that hold nothing but first records: a worker begins just now, or was interrupted when it began."""
-    found = set(Topics.of(settings).changelogs)
+    """Topics that hold nothing but first records: a worker begins just now, or was interrupted when it began."""
+    found = set(Topics.of(settings).marked)
     async with kafka.consumer(settings) as client:
         for tp, (_, end) in (await kafka.log_ends(settings, found)).items():
             client.assign([tp])

@@ -93,7 +93,7 @@ async def _rebuild(settings: Settings, loader: Loader, report: Callable[[Progres
         async with kafka.producer(settings) as producer:
             if epoch.state == "preparing":
                 await _renew(admin, settings, [plans[name] for name in names.rebuilt])
-                await epochs.mark_changelogs(settings, producer, epoch)
+                await epochs.mark_topics(settings, producer, epoch)
                 await _rewind(settings)
                 epoch = msgspec.structs.replace(epoch, state="loading")
                 await epochs.write(settings, producer, epoch)

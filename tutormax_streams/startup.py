@@ -111,7 +111,7 @@ async def _begin(settings: Settings) -> Epoch:
         raise Refused(f"topics {', '.join(used)} hold records, but of no known epoch: {REBUILD}", STATE)
     epoch = Epoch(last_epoch + 1, settings.kafka_partitions, "empty", "complete", time.time_ns() // 1000)
     async with kafka.producer(settings) as producer:
-        await epochs.mark_changelogs(settings, producer, epoch)
+        await epochs.mark_topics(settings, producer, epoch)
         await epochs.write(settings, producer, epoch)
     logger.info("began epoch %s with empty state", epoch.number)
     return epoch
@@ -144,10 +144,12 @@ async def _check_kafka_state(settings: Settings, epoch: Epoch) -> None:
     names = Topics.of(settings)
     raw = [names.raw(name) for name in RAW]
     ends = await kafka.log_ends(settings, [*raw, *names.rebuilt])
-    for topic in names.changelogs:
+    for topic in names.marked:
         empty = [tp.partition for tp, (_, end) in ends.items() if tp.topic == topic and end == 0]
         if empty:
-            raise Refused(f"changelog {topic} has been emptied (partition {empty[0]} holds nothing): {REBUILD}", STATE)
+            raise Refused(
+                f"topic {topic} has been emptied or made anew (partition {min(empty)} holds nothing): {REBUILD}", STATE
+            )
     for group in (settings.stream_group, settings.sink_group):
         for tp, offset in (await kafka.committed_offsets(settings, group)).items():
             place = ends.get(TopicPartition(tp.topic, tp.partition))

@@ -58,10 +58,16 @@ def full_name(topics: Topics, short_name: str) -> str:
     return topics.prefix + short_name
 
 
+PACKED: Final = ("validated", "enriched", "facts")
+
+
 def entries(short_name: str, record: ConsumerRecord) -> Iterator[Entry]:
     """What a record holds. Whatever cannot be read is shown as it is; nothing raises."""
     time = utc_text(record.timestamp * 1000)
     unpack = _UNPACK.get(short_name, _json)
+    if record.value is None and short_name in PACKED:
+        yield Entry(short_name, record.partition, record.offset, time, "mark", {})  # the first record of a partition
+        return
     try:
         found = list(unpack(record))
     except (msgspec.DecodeError, UnknownVersion, UnicodeDecodeError) as error:

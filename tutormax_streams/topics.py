@@ -104,6 +104,11 @@ class Topics:
         """Topics that hold an epoch's state and are made anew by `rebuild`."""
         return (self.validated, self.enriched, self.facts, self.metrics, *self.changelogs)
 
+    @property
+    def marked(self) -> tuple[str, ...]:
+        """Those of `rebuilt` whose every partition begins with a mark. `metrics` is public, and published again anyway."""
+        return (self.validated, self.enriched, self.facts, *self.changelogs)
+
     def plans(self, partitions: int) -> list[Plan]:
         """Every topic of the deployment."""
         week, month = {"retention.ms": str(7 * DAY_MS)}, {"retention.ms": str(30 * DAY_MS)}

@@ -155,7 +155,17 @@ def test_the_wheel_runs_from_a_clean_environment_in_an_empty_directory(tmp_path:
     venv.create(tmp_path / "venv", with_pip=True)
     bin_directory = tmp_path / "venv" / "bin"
     subprocess.run(
-        [bin_directory / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel], check=True
+        [
+            bin_directory / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--disable-pip-version-check",
+            wheel,
+        ],
+        check=True,
     )
     empty = tmp_path / "empty"
     empty.mkdir()

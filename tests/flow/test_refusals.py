@@ -68,7 +68,7 @@ async def test_a_first_start_that_was_interrupted_begins_again(deploy: Deploy):
     await topics.ensure(settings)
     epoch = Epoch(1, settings.kafka_partitions, "empty", "complete", time.time_ns() // 1000)
     async with deployment.producer() as producer:
-        await epochs.mark_changelogs(settings, producer, epoch)
+        await epochs.mark_topics(settings, producer, epoch)
     assert await startup.prepare(settings)
     assert await startup.prepare(settings) == await epochs.read(settings)
 
