@@ -37,6 +37,9 @@ async def test_our_consumer_does_not_and_the_next_worker_begins_there(kafka: str
     await create_topics(kafka, 1, topic)
     await publish(kafka, topic, [(0, b"%d" % n) for n in range(6)])
 
+    async def is_committed(offset: int) -> bool:
+        return await committed(kafka, group, topic, 1) == {0: offset}
+
     def worker(failing: bool) -> tuple[Any, list[int]]:
         app = batch_app(kafka, group, [topic], batch_records=2)
         seen: list[int] = []
@@ -44,6 +47,7 @@ async def test_our_consumer_does_not_and_the_next_worker_begins_there(kafka: str
         async def step(batch: RecordBatch) -> list[Any]:
             seen.extend(record.offset for record in batch.records)
             if failing and batch.first == 2:
+                await eventually(lambda: is_committed(2))
                 raise ValueError("of the second batch")
             return []
 

@@ -129,9 +129,11 @@ async def test_the_end_of_a_recovery_is_not_announced_to_the_next(kafka: str, to
     await prepared(kafka, group, range(10))
     worker = Counting(kafka, group)
     async with running(worker.app):
-        assert not worker.app.tables.recovery.signal_recovery_end.is_set()
+        tables: Any = worker.app.tables
+        assert not tables.recovery.signal_recovery_end.is_set()
 
 
+@pytest.mark.filterwarnings("ignore::faust.exceptions.AlreadyConfiguredWarning")
 async def test_a_recovery_whose_broker_is_silent_stops_the_worker(
     kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -143,10 +145,13 @@ async def test_a_recovery_whose_broker_is_silent_stops_the_worker(
     async def silence(*args: Any) -> None:
         await asyncio.sleep(60)
 
+    async def grow_impatient() -> None:
+        worker.app.conf.broker_request_timeout = 1.0
+
     monkeypatch.setattr(worker.app.consumer, "highwaters", silence)
+    monkeypatch.setattr(worker.app.producer, "flush", grow_impatient)  # it comes right before
     worker.app.finalize()
     await worker.app.start()
-    worker.app.conf.broker_request_timeout = 1.0
     try:
         await eventually(lambda: worker.app.crashed, 10)
         assert isinstance(worker.app.crash_reason, TimeoutError)

@@ -51,7 +51,7 @@ class Sender:
     ) -> list[tuple[asyncio.Future[Any], int]]:
         """Many small records of one partition as few producer batches: [(future, records in it)].
 
-        Raises `ValueError` for a record larger than the producer's batch size.
+        A record larger than the producer's batch size goes alone; the broker's own limit makes its future fail.
         """
         producer = self._producer
         sent: list[tuple[asyncio.Future[Any], int]] = []
@@ -62,7 +62,6 @@ class Sender:
             while item is not None and batch.append(timestamp=None, key=item[0], value=item[1]) is not None:
                 item = next(rest, None)
             count = batch.record_count()
-            if not count:
-                raise ValueError(f"a record for {topic} is larger than the producer's batch size")
+            assert count, "a new batch takes one record of any size"
             sent.append((await producer.send_batch(batch, topic, partition=partition), count))
         return sent

@@ -1,0 +1,192 @@
+"""Each private name of Faust and aiokafka that we use, at work: see `tutormax_streams.batches.pins`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import MessageSizeTooLargeError
+from faust.transport.consumer import Consumer as AnyConsumer
+from faust.types import TP
+
+from tests.batches.rig import A0, A1, rig
+from tests.faust_contract.apps import batch_app, create_topics, eventually, publish, running
+from tutormax_streams.batches import RecordBatch, Sender, batch_consumer, drive
+from tutormax_streams.batches.consumer import BatchConsumer, BatchConsumerThread
+
+
+async def test_fetching_asks_for_what_is_active_and_not_paused(monkeypatch: pytest.MonkeyPatch):
+    made = await rig({A0: range(3), A1: range(3)})
+    asked: list[Any] = []
+
+    async def getmany(**arguments: Any) -> dict[TP, Any]:
+        asked.append(arguments)
+        return {A0: "records"}
+
+    monkeypatch.setattr(made.consumer, "_getmany", getmany)
+    made.consumer.pause_partitions({A1})
+    assert made.consumer._paused_partitions == {A1}
+    found: Any = await made.consumer._wait_next_records(0.5)
+    assert found == ({A0: "records"}, {A0})
+    assert asked == [{"active_partitions": {A0}, "timeout": 0.5}]
+
+
+async def test_changelogs_are_told_from_topics():
+    made = await rig({A0: range(3)})
+    tables: Any = made.app.tables
+    tables._changelogs["changelog"] = object()
+    assert made.consumer._is_changelog_tp(TP("changelog", 0))
+    assert not made.consumer._is_changelog_tp(A0)
+
+
+def test_the_thread_is_ours():
+    app = batch_app("127.0.0.1:1", "thread", ["a"])
+    assert batch_consumer(app) is app._consumer is None
+    consumer: Any = app.consumer
+    assert batch_consumer(app) is app._consumer is consumer
+    assert isinstance(consumer, BatchConsumer)
+    assert isinstance(consumer._thread, BatchConsumerThread)
+    assert consumer._thread.consumer is consumer
+
+
+async def test_seeking_notes_the_committed_offsets():
+    made = await rig({A0: range(9), A1: range(9)})
+    made.thread.stored[A0] = 5
+    await AnyConsumer.perform_seek(made.consumer)
+    assert (made.consumer._read_offset[A0], made.consumer._read_offset[A1]) == (5, None)
+    assert (made.consumer._committed_offset[A0], made.consumer._committed_offset[A1]) == (5, None)
+
+
+async def test_acknowledging_keeps_books_that_we_empty():
+    made = await rig({A0: range(3)})
+    conductor: Any = made.app.topics
+    conductor._acking_topics.add("a")
+    async for _, message in made.poll():
+        made.consumer.track_message(message)
+        assert message in made.consumer._unacked_messages
+        message.incref()
+        message.ack(made.consumer)
+        assert message not in made.consumer._unacked_messages
+    assert (made.consumer._acked[A0], made.consumer._acked_index[A0]) == ([2], {2})
+    await made.consumer.commit()
+    assert A0 not in made.consumer._acked
+    assert A0 not in made.consumer._acked_index
+    assert made.thread.stored == {}
+
+
+async def test_committing_goes_through_our_overrides(monkeypatch: pytest.MonkeyPatch):
+    made = await rig({A0: range(3)})
+    called: list[str] = []
+    for name in ("_filter_tps_with_pending_acks", "_new_offset", "_commit_offsets", "_commit"):
+        assert name in vars(BatchConsumer)
+
+        def noted(*arguments: Any, _name: str = name, **named: Any) -> Any:
+            called.append(_name)
+            return getattr(BatchConsumer, _name)(made.consumer, *arguments, **named)
+
+        monkeypatch.setattr(made.consumer, name, noted)
+    await made.deliver()
+    made.done(A0)
+    await made.consumer.commit()
+    assert called == ["_filter_tps_with_pending_acks", "_new_offset", "_commit_offsets", "_commit"]
+    assert made.thread.stored == {A0: 3}
+    called.clear()
+    await made.consumer.commit()
+    assert "_commit" not in called, "Faust asks `_committed_offset` whether there is anything new"
+
+
+def test_gaps_are_told_to_our_override():
+    assert "_add_gap" in vars(BatchConsumer)
+    assert "self._add_gap(tp, r_offset + 1, offset)" in inspect.getsource(AnyConsumer._drain_messages)
+
+
+@pytest.mark.servers
+async def test_fetches_are_tuned_and_their_answers_dated(kafka: str, topic_prefix: str):
+    topic = group = f"{topic_prefix}tuned"
+    await create_topics(kafka, 1, topic)
+    await publish(kafka, topic, [(0, b"x")])
+    seen: list[RecordBatch] = []
+
+    async def step(batch: RecordBatch) -> list[Any]:
+        seen.append(batch)
+        return []
+
+    app = batch_app(kafka, group, [topic], fetch_min_bytes=1234, fetch_max_wait_ms=77, fetch_max_bytes=4_000_000)
+    drive(app, topic, step, "step")
+    async with running(app):
+        await eventually(lambda: seen)
+        consumer: Any = batch_consumer(app)
+        client = consumer._thread._ensure_consumer()
+        assert isinstance(client, AIOKafkaConsumer)
+        fetcher = client._fetcher
+        assert (fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms, fetcher._fetch_max_bytes) == (1234, 77, 4_000_000)
+        assert client._subscription.subscription.assignment.state_value(TopicPartition(topic, 0)).timestamp > 0
+        silence = consumer.silence_seconds()
+        assert silence is not None
+        assert silence < 5
+
+
+@pytest.mark.servers
+async def test_the_thread_commits_through_our_override(kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch):
+    """Stock Faust crashes the worker when a commit fails; ours tries again."""
+    topic = group = f"{topic_prefix}commits"
+    await create_topics(kafka, 1, topic)
+    await publish(kafka, topic, [(0, b"x")])
+    failures = 0
+    commit = AIOKafkaConsumer.commit
+
+    async def failing_once(self: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise TimeoutError
+        await commit(self, offsets)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", failing_once)
+
+    async def step(batch: RecordBatch) -> list[Any]:
+        return []
+
+    app = batch_app(kafka, group, [topic])
+    drive(app, topic, step, "step")
+    async with running(app):
+        consumer: Any = batch_consumer(app)
+        await eventually(lambda: consumer.positions()[TP(topic, 0)].committed == 1)
+        assert failures >= 2
+        assert not app.crashed
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_the_producer_waits_for_all_replicas_and_is_idempotent(kafka: str, topic_prefix: str, idempotent: bool):
+    topic = group = f"{topic_prefix}producer-{idempotent}"
+    await create_topics(kafka, 1, topic)
+    app = batch_app(kafka, group, [topic], idempotent=idempotent)
+
+    async def step(batch: RecordBatch) -> list[Any]:
+        return []
+
+    drive(app, topic, step, "step")
+    async with running(app):
+        producer: Any = app.producer
+        client = producer._ensure_producer()
+        assert client._sender._acks == -1
+        assert (client._txn_manager is not None) == idempotent
+        sender = Sender(app)
+        single = await (await sender.send(topic, b"single", partition=0, headers=[("h", b"1")]))
+        items: list[tuple[bytes, bytes | None]] = [(b"k%d" % n, bytes(1_000)) for n in range(40)]
+        run = await sender.send_run(topic, 0, items)
+        placed = [(await future).offset for future, _ in run]
+        counts = [count for _, count in run]
+        assert single.offset == 0
+        assert sum(counts) == 40
+        assert len(run) > 1, "several producer batches of 16 KiB"
+        assert placed == [1 + sum(counts[:number]) for number in range(len(run))]
+        ((large, _),) = await sender.send_run(topic, 0, [(b"k", bytes(100_000))])
+        assert (await large).offset == 41, "a record larger than a batch goes alone"
+        ((too_large, _),) = await sender.send_run(topic, 0, [(b"k", bytes(2_000_000))])
+        with pytest.raises(MessageSizeTooLargeError):
+            await too_large
