@@ -121,6 +121,8 @@ ON CONFLICT (tutor_id) DO UPDATE SET epoch = excluded.epoch, position = excluded
 WHERE (stored.epoch, stored.position, stored.as_of) < (excluded.epoch, excluded.position, excluded.as_of)
 """
 _ANY_PARKED: Final = "SELECT FROM tutormax_streams.parked_metrics LIMIT 1"
+# As in `parking`: first what waits, in order, then the rest. Who takes along what waits leaves out what others hold.
+_HOLD: Final = "SELECT FROM tutormax_streams.parked_metrics WHERE tutor_id = ANY(%s) ORDER BY tutor_id FOR UPDATE"
 _TAKE_OF_TUTORS: Final = """
 SELECT facts_partition, payload FROM tutormax_streams.parked_metrics WHERE tutor_id = ANY(%s)
 ORDER BY tutor_id FOR UPDATE SKIP LOCKED
@@ -187,14 +189,17 @@ async def unpark(connection: Connection, tutor_ids: Sequence[str], *, careful: b
 
 
 async def _store(connection: Connection, updates: list[Update], careful: bool) -> FlushResult:
+    tutor_ids = [update.record.tutor_id for update in updates]
     cleaning = await _any_parked(connection)
+    if cleaning:
+        await connection.execute(_HOLD, [tutor_ids])
     moved = await (_halved if careful else _move)(connection, updates)
     if moved.waiting:
         moved.result.parked = len(moved.waiting)
         await _PARKING.fill(connection, map(_parking_row, moved.waiting))
         await connection.execute(_PARK)
     if cleaning:
-        await connection.execute(_FORGET_SUPERSEDED, [[update.record.tutor_id for update in updates]])
+        await connection.execute(_FORGET_SUPERSEDED, [tutor_ids])
     return moved.result
 
 

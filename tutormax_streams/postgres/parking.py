@@ -51,8 +51,14 @@ ON CONFLICT (kind, id) DO UPDATE SET
 WHERE (stored.version_us, stored.digest) < (excluded.version_us, excluded.digest)
 """
 
-# Of what waits for a tutor or a session that has just been written. Rows that another writer is about to write are
-# left to that writer.
+# Who writes an entity first takes hold of what waits of it, before any other lock, and in order; who takes along what
+# waits for a parent leaves out what others hold. So nobody ever waits in a circle, and an entity has one writer.
+_HOLD: Final = """
+SELECT FROM tutormax_streams.parked AS parked
+JOIN unnest(%s::text[], %s::text[]) AS own (kind, id)
+    ON own.kind COLLATE "C" = parked.kind AND own.id COLLATE "C" = parked.id
+ORDER BY parked.kind, parked.id FOR UPDATE OF parked
+"""
 _TAKE_OF_TUTORS: Final = """
 SELECT kind, id, payload FROM tutormax_streams.parked WHERE tutor_id = ANY(%s) AND refused IS NULL
 ORDER BY kind DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
@@ -89,6 +95,13 @@ async def is_empty(connection: Connection) -> bool:
     """Nothing waits; the rest can be spared."""
     found = await connection.execute("SELECT FROM tutormax_streams.parked LIMIT 1")
     return await found.fetchone() is None
+
+
+async def hold(connection: Connection, keys: Sequence[Key]) -> None:
+    """Lock what waits of these entities, which are about to be written. To be called before anything else is locked."""
+    if keys:
+        kinds, ids = zip(*keys, strict=True)
+        await connection.execute(_HOLD, [list(kinds), list(ids)])
 
 
 async def park(connection: Connection, waiting: Sequence[tuple[str, Enriched]]) -> None:

@@ -5,7 +5,8 @@
    parked (its tutor, student or session is missing), refused (PostgreSQL will never take it).
 3. One refused row does not hold up its neighbours: a batch that fails by a row's own fault is written again, halved
    under savepoints until the row stands alone.
-4. Equal version times are settled by digest (`models.versions`), that of the stored row taken from what is stored.
+4. Locks are taken in one order: what waits of the own entities, tutors, sessions, feedback, events; each by key.
+5. Equal version times are settled by digest (`models.versions`), that of the stored row taken from what is stored.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class RecordWriter:
         entities = {name: dict(candidates) for name, candidates in entities.items()}  # a repetition starts afresh
         store = _store_carefully if careful else _store
         waiting = not await parking.is_empty(connection)
+        if waiting:
+            await parking.hold(connection, [(kind, id_) for kind, candidates in entities.items() for id_ in candidates])
         if ready and waiting:
             _add(entities, await parking.take_ready(connection, ready))
         outcome = await store(connection, TUTOR, entities["tutor"].values())
