@@ -69,14 +69,18 @@ async def mark_topics(settings: Settings, producer: AIOKafkaProducer, epoch: Epo
 
 
 async def only_marked(settings: Settings) -> set[str]:
-    """Topics that hold nothing but first records: a worker begins just now, or was interrupted when it began."""
+    """Topics that hold nothing but marks: a worker begins just now, or was interrupted when it began."""
     found = set(Topics.of(settings).marked)
+    ends = {tp: end for tp, (_, end) in (await kafka.log_ends(settings, found)).items() if end}
+    if not ends:
+        return found
     async with kafka.consumer(settings) as client:
-        for tp, (_, end) in (await kafka.log_ends(settings, found)).items():
-            client.assign([tp])
-            await client.seek_to_beginning(tp)
-            while tp.topic in found and await client.position(tp) < end:
-                records = (await client.getmany(tp, timeout_ms=2000)).get(tp, [])
+        client.assign(list(ends))
+        await client.seek_to_beginning(*ends)
+        unread = set(ends)
+        while unread:
+            for tp, records in (await client.getmany(*unread, timeout_ms=2000)).items():
                 if not all(record.key is not None and record.key.startswith(EPOCH_KEY) for record in records):
                     found.discard(tp.topic)
+            unread = {tp for tp in unread if tp.topic in found and await client.position(tp) < ends[tp]}
     return found
