@@ -14,16 +14,19 @@ from faust.tables.recovery import Recovery, ServiceStopped
 
 from tests.batches.fakes import Numbers, decode, encode, union
 from tests.faust_contract.apps import (
+    COMPACTED,
     batch_app,
     create_topics,
     eventually,
     mark_changelog,
     publish,
+    read,
     running,
     shared_memory,
     start,
 )
 from tutormax_streams.batches import MergedTable, RecordBatch, drive, recovery_remaining
+from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
 
 pytestmark = pytest.mark.servers
 
@@ -166,3 +169,41 @@ async def test_stock_recovery_stands_still_after_its_deadline(monkeypatch: pytes
     with pytest.raises(ServiceStopped):
         await recovery._wait(asyncio.sleep(60), timeout=0.01)
     assert not recovery.should_stop
+
+
+async def test_compaction_takes_nothing_that_was_confirmed(kafka: str, topic_prefix: str):
+    """Several writers of the same keys, late records of one that has been replaced, and a log cleaned for real."""
+    group = f"{topic_prefix}compacted"
+    await create_topics(kafka, PARTITIONS, group)
+    worker = Counting(kafka, group)
+    name = worker.table.changelog_name
+    config = {**COMPACTED, "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01", "delete.retention.ms": "0"}
+    await create_topics(kafka, PARTITIONS, name, config=config)
+    records: list[tuple[bytes, bytes | None]] = [(EPOCH_KEY + bytes(WRITER_BYTES), b"1")]
+    for n in range(50):
+        key = b"k%d" % n
+        records += [
+            (key + b"wrtr-A", b"1"),
+            (key + b"wrtr-A", b"1,2"),
+            (key + b"wrtr-B", b"1"),
+            (key + b"wrtr-A", None),
+        ]
+        records += [(key + b"wrtr-A", b"1,7"), (key + b"wrtr-B", b"1,2,3"), (key + b"wrtr-A", b"1,8")]
+        records += [(b"gone%d" % n + b"wrtr-A", b"1"), (b"gone%d" % n + b"wrtr-A", None)]
+    producer = AIOKafkaProducer(bootstrap_servers=kafka)
+    await producer.start()
+    try:
+        for key, payload in records:
+            await producer.send(name, payload, key=key, partition=0)
+        await producer.flush()
+
+        async def is_clean() -> bool:
+            await producer.send_and_wait(name, b"9", key=b"rollerwrtr-C", partition=0)
+            return len(await read(kafka, name)) < 150
+
+        await eventually(is_clean, 30)
+    finally:
+        await producer.stop()
+    async with running(worker.app):
+        held = dict(worker.table.scan(0, b""))
+    assert held == {**{b"k%d" % n: b"1,2,3,8" for n in range(50)}, b"roller": b"9"}
