@@ -27,8 +27,8 @@ def drive(app: faust.App, topic: str, step: Step, name: str) -> None:
     """Declare a Faust agent that runs `step` on every batch of `topic`, one batch at a time.
 
     The step answers with confirmations; when all have arrived the batch is done. If it answers None, the step has
-    kept the batch and calls `done()` itself. Any exception stops the worker with the batch not done, except `Revoked` when
-    the partition has left: then the next owner does the work again.
+    kept the batch and calls `done()` itself. Any exception stops the worker with the batch not done, except `Revoked`
+    when the partition has left: then the next owner does the work again.
     """
     channel = app.topic(topic, schema=RawBatch())
 

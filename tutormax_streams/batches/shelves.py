@@ -105,11 +105,11 @@ class SharedMemory:
 
 
 class UnreadableShelf(RuntimeError):
-    """What lies on this machine is damaged. The worker stops, and its next start takes everything from the changelog."""
+    """What lies on this machine is damaged. The worker stops; its next start takes everything from the changelog."""
 
 
 class RocksShelf:
-    """A RocksDB of its own. What cannot be read is thrown away at the next opening: the changelog is the durable copy."""
+    """A RocksDB of its own. What cannot be read is thrown away when opened next: the changelog is the durable copy."""
 
     def __init__(self, path: Path, memory: SharedMemory) -> None:
         self.path = path
