@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tests.samples import TOPICS, bare, by_topic
 from tutormax_streams import kafka
 from tutormax_streams.embedded.server import free_port
 from tutormax_streams.settings import Settings
-from tutormax_streams.topics import RAW, Topics
+from tutormax_streams.topics import RAW, Topics, create
 
 QUIET_SECONDS = 120.0
 CONVERGENCE_SECONDS = 25.0  # after it is quiet: parked rows are tried again, tutors published again
@@ -78,6 +79,13 @@ class Deployment:
     @cached_property
     def topics(self) -> Topics:
         return Topics.of(self.settings)
+
+    async def make_raw_topics(self, **partitions: int) -> None:
+        """Raw topics as producers may have made them, before the first start."""
+        plans = {plan.name: plan for plan in self.topics.plans(self.settings.kafka_partitions)}
+        wanted = [replace(plans[self.topics.raw(name)], partitions=count) for name, count in partitions.items()]
+        async with kafka.admin_client(self.settings) as admin:
+            await create(admin, self.settings, wanted)
 
     def change_partitions(self, partitions: int) -> None:
         """What an operator would do by KAFKA_PARTITIONS, while no worker runs."""
@@ -258,7 +266,8 @@ class Deployment:
         while True:
             oracle = self.oracle()
             differences = judge.wrong_tables(self.database, oracle)
-            differences += judge.wrong_metrics(self.database, oracle, newer_than_us)
+            mode = self.given.get("TUTORMAX_ENGAGEMENT_MODE", "normalized")
+            differences += judge.wrong_metrics(self.database, oracle, newer_than_us, mode)
             differences += judge.wrong_letters(await self.letters(), self.poison)
             if not differences:
                 return

@@ -22,7 +22,7 @@ from typing import Any
 
 from tutormax_streams.embedded.server import HOST, free_port
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 30.0  # what is promised of SIGTERM under load
 POLL_SECONDS = 0.1
 OURS = ("TUTORMAX_", "KAFKA_", "POSTGRES_", "REDIS_")
@@ -38,7 +38,7 @@ def command(*arguments: str) -> list[str]:
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """The environment of this run without its settings, and the settings given."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    return {**inherited, "TUTORMAX_LOG_FORMAT": "console", **given}
+    return {**inherited, "TUTORMAX_LOG_FORMAT": "console", "PYTHONFAULTHANDLER": "1", **given}
 
 
 class Worker:
@@ -141,6 +141,8 @@ class Worker:
         try:
             return await asyncio.to_thread(self.process.wait, seconds)
         except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # prints where every thread stands
+            self.process.wait()
             raise AssertionError(f"worker {self.name} drains for over {seconds} s:\n{self.last_words()}") from None
 
     def kill(self) -> None:
@@ -159,7 +161,7 @@ class Worker:
     def forget(self) -> None:
         """Delete all its local state."""
         assert not self.running
-        shutil.rmtree(self.data)
+        shutil.rmtree(self.data, ignore_errors=True)
 
-    def last_words(self, lines: int = 40) -> str:
+    def last_words(self, lines: int = 60) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

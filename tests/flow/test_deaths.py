@@ -15,6 +15,7 @@ SESSION_TIMEOUT_SECONDS = 10
 
 async def test_kill_freeze_and_stop_under_load_and_then_the_loss_of_all_local_state(deploy: Deploy):
     deployment = deploy()
+    await deployment.make_raw_topics(tutors=7, sessions=1)  # any number of partitions will do
     one, two = deployment.worker(), deployment.worker()
     one.start()
     two.start()

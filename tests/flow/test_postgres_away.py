@@ -36,7 +36,7 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
 async def test_intake_goes_on_health_names_the_sink_and_it_resumes_alone(
     deploy: Deploy, own_postgres: EmbeddedPostgres
 ):
-    deployment = deploy(database=own_postgres.conninfo())
+    deployment = deploy(database=own_postgres.conninfo(), settings={"TUTORMAX_ENGAGEMENT_MODE": "upstream"})
     worker = deployment.worker()
     worker.start()
     await worker.until_ready()
