@@ -170,8 +170,10 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
     partitions = settings.kafka_partitions
     directory = None
     if settings.store == "rocksdb":
-        # A new epoch begins with empty tables, and so does a new layout: each gets a directory of its own.
-        directory = settings.data_dir / settings.stream_group / f"epoch-{runtime.epoch.number}-layout-{LAYOUT}"
+        # A new epoch begins with empty tables, and so does a new layout: each gets a directory of its own. The moment
+        # tells an epoch 1 from the epoch 1 of a Kafka that was wiped.
+        epoch = f"epoch-{runtime.epoch.number}-{runtime.epoch.begun_us}"
+        directory = settings.data_dir / settings.stream_group / f"{epoch}-layout-{LAYOUT}"
     memory = SharedMemory()
     homes = entities.declare(app, partitions, directory, memory)
     windows = tutor_windows.declare(app, partitions, directory, memory)
