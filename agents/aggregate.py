@@ -36,7 +36,7 @@ PUBLISH_INTERVAL_US = SECOND_US
 REFRESH_SECONDS = 14 * 60  # the promise is 15 minutes
 PACED_TUTORS_PER_SECOND = 400
 TICK_SECONDS = 0.05
-TICK_BUDGET_US = 40_000  # how long one tick may compute before the stream gets its turn
+TICK_BUDGET_US = 40_000  # how long one tick may compute, over all partitions, before the stream gets its turn
 SWEEP_EVERY_TICKS = 100  # 5 s: a round over 100,000 keys takes some three hours, of a retention of 121 days
 APPEND_TIME = 1  # Kafka's LogAppendTime: the broker's clock
 
@@ -63,8 +63,8 @@ class Shard:
     gate_open: bool = False
     enumerated: bool = False
     tutors: dict[str, Tutor] = field(default_factory=dict)
-    news: dict[str, None] = field(default_factory=dict)  # tutors with news, in order of arrival
-    due: list[tuple[int, str]] = field(default_factory=list)
+    fresh: list[tuple[int, str]] = field(default_factory=list)  # tutors with news, by when they may be published
+    due: list[tuple[int, str]] = field(default_factory=list)  # all tutors, by when they must be published again
 
     @property
     def caught_up(self) -> bool:
@@ -73,6 +73,17 @@ class Shard:
     @property
     def publishing(self) -> bool:
         return self.enumerated and self.gate_open and self.caught_up
+
+    def tell(self, tutor_id: str, time_ms: int, now_us: int) -> None:
+        """There is news of a tutor, an event of Kafka time `time_ms` (0: unknown)."""
+        tutor = self.tutors.get(tutor_id)
+        if tutor is None:
+            tutor = self.tutors[tutor_id] = Tutor()
+        tutor.news += 1
+        if time_ms and (tutor.oldest_ms is None or time_ms < tutor.oldest_ms):
+            tutor.oldest_ms = time_ms
+        if tutor.news == 1:
+            heapq.heappush(self.fresh, (max(now_us, tutor.published_us + PUBLISH_INTERVAL_US), tutor_id))
 
     def schedule(self, tutor_id: str, at_us: int) -> None:
         """A tutor is due then. Mostly it is put off, and keeps its place until that comes up: one place a tutor."""
@@ -83,17 +94,23 @@ class Shard:
             heapq.heappush(self.due, (at_us, tutor_id))
 
     def next_due(self, now_us: int) -> str | None:
-        """A tutor who is due by now, or None."""
-        while self.due and self.due[0][0] <= now_us:
-            at_us, tutor_id = heapq.heappop(self.due)
+        """The tutor who may be published by now and has waited longest, or None."""
+        while True:
+            queue = self.fresh if self.fresh and (not self.due or self.fresh[0] < self.due[0]) else self.due
+            if not queue or queue[0][0] > now_us:
+                return None
+            at_us, tutor_id = heapq.heappop(queue)
             tutor = self.tutors[tutor_id]
+            if queue is self.fresh:
+                if tutor.news and tutor.published_us + PUBLISH_INTERVAL_US <= now_us:
+                    return tutor_id
+                continue  # it was published meanwhile; news since then have a place of their own
             if tutor.queued_us != at_us:
                 continue  # it took an earlier place
             tutor.queued_us = 0
             if tutor.due_us <= now_us:
                 return tutor_id
             self.schedule(tutor_id, tutor.due_us)
-        return None
 
 
 @dataclass(slots=True)
@@ -129,17 +146,12 @@ class Aggregate:
         packs, refusals = await reading.entries(batch, wire.unpack_facts, self.dead_letters, self.telemetry, "facts")
         incoming = [fact for pack in packs for fact in pack]
         _, confirmations = await self.windows.absorb(batch.partition, incoming)
+        now_us = self.clock()
         for fact in incoming:
             if isinstance(fact, Barrier):
                 shard.gate_open = shard.gate_open or self._all_passed(batch.partition)
-                continue
-            tutor = shard.tutors.get(fact.tutor_id)
-            if tutor is None:
-                tutor = shard.tutors[fact.tutor_id] = Tutor()
-            tutor.news += 1
-            if fact.time_ms and (tutor.oldest_ms is None or fact.time_ms < tutor.oldest_ms):
-                tutor.oldest_ms = fact.time_ms
-            shard.news[fact.tutor_id] = None
+            else:
+                shard.tell(fact.tutor_id, fact.time_ms, now_us)
         shard.position = batch.last + 1
         return confirmations + refusals
 
@@ -188,38 +200,29 @@ class Aggregate:
     # -- publishing ---------------------------------------------------------------------------------------------
 
     async def tick(self) -> None:
-        """Publish who is due, for a bounded time."""
+        """Publish who is due, for a bounded time; partitions take turns in going first."""
         self._ticks += 1
         owned = self.windows.table.owned_partitions()
         for partition in self.shards.keys() - set(owned):
             del self.shards[partition]
             self.windows.forget(partition)
-        for partition in owned:
+        until_us = self.clock() + TICK_BUDGET_US
+        first = self._ticks % max(1, len(owned))
+        for partition in owned[first:] + owned[:first]:
             try:
                 shard = await self._shard(partition)
                 if not shard.enumerated and shard.gate_open and shard.caught_up:
                     self._enumerate(shard, self.clock())
                 if shard.publishing:
-                    await self._publish_due(shard)
+                    await self._publish_due(shard, until_us)
                 if self._ticks % SWEEP_EVERY_TICKS == 0:
                     for confirmation in await self.windows.sweep(partition, self.clock()):
                         await confirmation
             except Revoked:
                 self.shards.pop(partition, None)
 
-    async def _publish_due(self, shard: Shard) -> None:
+    async def _publish_due(self, shard: Shard, until_us: int) -> None:
         now_us = self.clock()
-        until_us = now_us + TICK_BUDGET_US
-        soon: list[str] = []
-        while shard.news and now_us < until_us:
-            tutor_id = next(iter(shard.news))
-            del shard.news[tutor_id]
-            if now_us - shard.tutors[tutor_id].published_us >= PUBLISH_INTERVAL_US:
-                await self._publish(shard, tutor_id)
-            else:
-                soon.append(tutor_id)
-            now_us = self.clock()
-        shard.news.update(dict.fromkeys(soon))
         while now_us < until_us and (due := shard.next_due(now_us)) is not None:
             await self._publish(shard, due)
             now_us = self.clock()

@@ -169,10 +169,10 @@ async def measure(events: int, partitions: int, directory: Path) -> None:
         **common,
     )
     seconds["aggregate"] = await cpu_seconds(outbox.batches("facts"), aggregate)
-    began, published = time.process_time(), 0
-    while news := sum(len(shard.news) for shard in aggregate.shards.values()):
+    began, published = time.process_time(), telemetry.value("published")
+    while any(tutor.news for shard in aggregate.shards.values() for tutor in shard.tutors.values()):
         await aggregate.tick()
-        published = max(published, news)
+    published = telemetry.value("published") - published
     publishing = time.process_time() - began
     print(f"{total:,} events, {partitions} partitions, CPU µs per event:")
     for name, spent in seconds.items():

@@ -155,6 +155,29 @@ async def test_the_queue_of_what_is_due_stays_as_short_as_the_list_of_tutors(ben
     assert sum(map(len, published)) == 2  # each once more, and not once for every time it was put off
 
 
+class SlowClock(fakes.Clock):
+    """Five milliseconds pass between two looks at it."""
+
+    def __call__(self) -> int:
+        self.now_us += 5_000
+        return self.now_us
+
+
+async def test_a_tick_computes_for_a_bounded_time_and_more_news_than_that_holds_up_nobody(bench: Bench):
+    await bench.tell(0, *held("ripening", NOW_US + SECOND_US, "s1"))
+    await bench.after(0)
+    bench.aggregate.clock = bench.clock = SlowClock(NOW_US + SECOND_US // 2)
+    published: list[list[str]] = []
+    for tick in range(30):
+        await bench.tell(1 + tick, *(fact for n in range(10) for fact in known(f"t{tick}-{n}")))
+        published.append([update.tutor_id for update in await bench.after(0)])
+    assert all(1 <= len(of_tick) <= 8 for of_tick in published)
+    assert sum(of_tick.count("ripening") for of_tick in published) == 1
+    news = [tutor_id for of_tick in published for tutor_id in of_tick if tutor_id != "ripening"]
+    told = [f"t{tick}-{n}" for tick in range(30) for n in range(10)]
+    assert news == told[: len(news)]  # who has waited longest goes first
+
+
 async def test_as_of_never_goes_back_whatever_the_clock_does(bench: Bench):
     bench.noted = Assignment(log_end=0, committed=0, last_as_of_us=NOW_US + 40 * SECOND_US)  # a predecessor's clock
     await bench.tell(0, *known("t1"))
