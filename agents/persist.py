@@ -7,7 +7,7 @@ up intake: while PostgreSQL is away it waits, and its offsets with it.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,9 @@ class Announcement(msgspec.Struct, tag_field="type", tag="record.persisted", fro
     tutor_id: str
     version_time: str  # updated_at, submitted_at or event_timestamp of the version that was written
     version: int = 1
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
@@ -75,11 +78,10 @@ class Persist:
         confirmations: list[asyncio.Future[Any]] = []
         announcements: dict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
         for row in outcome.written:
-            self.telemetry.count("rows", kind=row.kind)
             announcement = Announcement(row.kind, row.id, row.tutor_id, utc_text(row.version_us))
-            announcements[self.tutor_partition(row.tutor_id)].append(
-                (row.tutor_id.encode(), msgspec.json.encode(announcement))
-            )
+            announcements[self.tutor_partition(row.tutor_id)].append((row.tutor_id.encode(), _encode(announcement)))
+        for kind, rows in Counter(row.kind for row in outcome.written).items():
+            self.telemetry.count("rows", rows, kind=kind)
         for partition, items in announcements.items():
             confirmations += [future for future, _ in await self.send.send_run(self.persisted_topic, partition, items)]
         for event, reason, detail in outcome.refused:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from models.events import Enriched, Origin
 from models.metrics import MetricsUpdated
@@ -61,8 +60,7 @@ class SinkUnavailable(Exception):
     """PostgreSQL cannot take writes now: hold the work and try again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Persisted:
+class Persisted(NamedTuple):
     """A row that was written."""
 
     kind: str
