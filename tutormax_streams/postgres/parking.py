@@ -54,7 +54,7 @@ WHERE (stored.version_us, stored.digest) < (excluded.version_us, excluded.digest
 # Who writes an entity first takes hold of what waits of it, before any other lock, and in order; who takes along what
 # waits for a parent leaves out what others hold. So nobody ever waits in a circle, and an entity has one writer.
 _HOLD: Final = """
-SELECT FROM tutormax_streams.parked AS parked
+SELECT parked.kind, parked.id FROM tutormax_streams.parked AS parked
 JOIN unnest(%s::text[], %s::text[]) AS own (kind, id)
     ON own.kind COLLATE "C" = parked.kind AND own.id COLLATE "C" = parked.id
 ORDER BY parked.kind, parked.id FOR UPDATE OF parked
@@ -97,11 +97,14 @@ async def is_empty(connection: Connection) -> bool:
     return await found.fetchone() is None
 
 
-async def hold(connection: Connection, keys: Sequence[Key]) -> None:
-    """Lock what waits of these entities, which are about to be written. To be called before anything else is locked."""
-    if keys:
-        kinds, ids = zip(*keys, strict=True)
-        await connection.execute(_HOLD, [list(kinds), list(ids)])
+async def hold(connection: Connection, keys: Sequence[Key]) -> set[Key]:
+    """Lock what waits of these entities, which are about to be written, and say of which of them something does. To be
+    called before anything else is locked."""
+    if not keys:
+        return set()
+    kinds, ids = zip(*keys, strict=True)
+    found = await connection.execute(_HOLD, [list(kinds), list(ids)])
+    return set(await found.fetchall())
 
 
 async def park(connection: Connection, waiting: Sequence[tuple[str, Enriched]]) -> None:

@@ -100,8 +100,10 @@ class RecordWriter:
         entities = {name: dict(candidates) for name, candidates in entities.items()}  # a repetition starts afresh
         store = _store_carefully if careful else _store
         waiting = not await parking.is_empty(connection)
+        held: set[parking.Key] = set()
         if waiting:
-            await parking.hold(connection, [(kind, id_) for kind, candidates in entities.items() for id_ in candidates])
+            own = [(kind, id_) for kind, candidates in entities.items() for id_ in candidates]
+            held = await parking.hold(connection, own)
         if ready and waiting:
             _add(entities, await parking.take_ready(connection, ready))
         outcome = await store(connection, TUTOR, entities["tutor"].values())
@@ -119,7 +121,7 @@ class RecordWriter:
             outcome.add(await store(connection, kind, entities[kind.name].values()))
         await parking.park(connection, [(c.kind, c.record) for c in outcome.waiting if not c.parked])
         if waiting:
-            await _clear_parked(connection, entities, outcome)
+            await _clear_parked(connection, entities, held, outcome)
         return outcome
 
 
@@ -212,15 +214,15 @@ async def _halved(connection: Connection, kind: Kind, candidates: list[Candidate
     return outcome
 
 
-async def _clear_parked(connection: Connection, entities: Entities, outcome: Outcome) -> None:
-    """Let go of what no longer waits: all that was looked at, but for what waits still or was refused."""
+async def _clear_parked(connection: Connection, entities: Entities, held: set[parking.Key], outcome: Outcome) -> None:
+    """Let go of what no longer waits: all that was held or taken out, but for what waits still or was refused."""
     staying = {(candidate.kind, candidate.id) for candidate in outcome.waiting}
     staying |= {(candidate.kind, candidate.id) for candidate, _, _ in outcome.refused}
     done: dict[parking.Key, Version] = {
         (kind, id_): candidate.version
         for kind, candidates in entities.items()
         for id_, candidate in candidates.items()
-        if (kind, id_) not in staying
+        if (candidate.parked or (kind, id_) in held) and (kind, id_) not in staying
     }
     await parking.settle(connection, done)
     refused = [((candidate.kind, candidate.id), why) for candidate, _, why in outcome.refused if candidate.parked]
