@@ -72,7 +72,8 @@ def main() -> None:
             rows.append((name, freshness.described(latencies.seconds), *limits))
         details.append(f"peak RSS of a stream + sink worker, 300 tutors, live: {peak:.0f} MiB")
         rows.append(("peak RSS of a stream + sink worker, 300 tutors, MiB", f"{peak:.0f}", "120", "90"))
-    PAGE.write_text(page(conditions, "make bench", rows, details))
+    command = f'make bench ARGS="--events {options.events} --seconds {options.seconds:g}"'
+    PAGE.write_text(page(conditions, command, rows, details))
     generate.main()
     print(f"wrote {PAGE}")
 
