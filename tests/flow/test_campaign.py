@@ -25,7 +25,7 @@ CAMPAIGNS = range(int(os.environ.get("CAMPAIGNS", "5")))
 WORKERS = 3
 FAULTS = 10
 EVENTS = 40_000
-PER_SECOND = 300
+PER_SECOND = 150
 
 
 class Faults:

@@ -19,12 +19,10 @@ LATER_US = 3_600_000_000
 
 async def test_a_zombies_late_records_are_refused_in_the_order_epoch_position_as_of(living: Deployment, worker: Worker):
     now_us = time.time_ns() // 1000
-    for number in range(3):  # so that the position has moved on
-        await living.tell(
-            ("tutors", tutor_payload("fenced", now_us - number)),
-            ("sessions", session_payload(f"fenced-{number}", "fenced", now_us - DAY_US, now_us - DAY_US)),
-        )
-        await living.quiet()
+    await living.tell(
+        ("tutors", tutor_payload("fenced", now_us)),
+        *(("sessions", session_payload(f"fenced-{n}", "fenced", now_us - DAY_US, now_us - DAY_US)) for n in range(3)),
+    )
     await living.assert_right()
     newest, partition = await newest_record(living)
     refused = worker.metric("fenced")

