@@ -57,14 +57,22 @@ async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
 def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Record]) -> None:
     """Merge changelog records into the shelf, in their order, and remember the last offset."""
     shelf = table.held.shelf(partition)
-    keys = list({r.key[:-WRITER_BYTES] for r in records if r.key is not None})
+    entries = [(r.key[:-WRITER_BYTES], r.key[-WRITER_BYTES:], r.value) for r in records if r.key is not None]
+    keys = list({key for key, _, _ in entries})
     held = dict(zip(keys, shelf.get_many(keys), strict=True))
     changed: dict[bytes, bytes | None] = {}
-    for record in records:
-        assert record.key is not None
-        key, writer, payload = record.key[:-WRITER_BYTES], record.key[-WRITER_BYTES:], record.value
-        if key != EPOCH_KEY:
-            held[key] = changed[key] = _with_record(table, held[key], writer, payload)
+    names: dict[bytes, bytes] = {}  # of a writer who is alone with a key
+    for key, writer, payload in entries:
+        if key == EPOCH_KEY:
+            continue
+        name = names.get(writer)
+        if name is None:
+            name = names[writer] = held_of([writer], b"")
+        current = held[key]
+        if payload is not None and (current is None or current.startswith(name)):
+            held[key] = changed[key] = name + payload  # as nearly always
+        else:
+            held[key] = changed[key] = _with_record(table, current, writer, payload)
     shelf.write(changed.items(), records[-1].offset)
 
 
