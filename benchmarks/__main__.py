@@ -1,4 +1,4 @@
-"""All benchmarks in their short form: `python -m benchmarks [--events 60000] [--seconds 15]`, or `make bench`.
+"""All benchmarks in their short form: `python -m benchmarks [--events 100000] [--seconds 15]`, or `make bench`.
 
 Prints what each prints, and writes docs/benchmarks.md, of which the README quotes the table.
 """
@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
-from benchmarks import freshness, throughput
+from benchmarks import freshness, memory, recovery, throughput
 from benchmarks.conditions import Conditions
 from benchmarks.ground import Ground
 from docs import generate
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 RATES = [50, 200, 1000]
+TUTORS = 300
+EVENTS = "{}: events per worker CPU second"
+
+Row: TypeAlias = tuple[str, str, str, str]  # what, measured, floor, aim
 
 
-def page(conditions: Conditions, command: str, rows: list[tuple[str, str, str, str]], details: list[str]) -> str:
+def page(conditions: Conditions, command: str, rows: list[Row], details: list[str]) -> str:
     table = ["| what | measured | floor | aim |", "| --- | --- | --- | --- |"]
     table += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(
@@ -47,33 +53,70 @@ def page(conditions: Conditions, command: str, rows: list[tuple[str, str, str, s
     )
 
 
+@dataclass(slots=True)
+class Report:
+    """What goes on the page: rows of the table, and everything that was printed."""
+
+    rows: list[Row] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+
+    def add(self, lines: list[str], *rows: Row) -> None:
+        print("\n".join(lines), flush=True)
+        self.details += lines
+        self.rows += rows
+
+
+async def stream(ground: Ground, report: Report, events: int) -> None:
+    """Throughput of the stream app, and the recovery of the tables that it made."""
+    with ground.deployment() as deployment:
+        speed = await throughput.measure(deployment, ("stream",), events)
+        report.add(
+            speed.lines(), (EVENTS.format(speed.roles), f"{speed.events_per_cpu_second:,.0f}", "15,000", "30,000")
+        )
+        found = await recovery.measure(deployment, speed.tutors)
+        name = f"recovery of {recovery.LARGE_TUTORS:,} tutors x {recovery.DAYS} days, extrapolated, seconds"
+        report.add([found.line()], (name, f"{found.extrapolated_seconds:.0f}", "120", "60"))
+
+
+async def product(ground: Ground, report: Report, events: int, seconds: float) -> None:
+    """Throughput of stream and sink together, and the memory that the worker takes."""
+    with ground.deployment() as deployment:
+        speed = await throughput.measure(deployment, ("stream", "sink"), events)
+        report.add(
+            speed.lines(), (EVENTS.format(speed.roles), f"{speed.events_per_cpu_second:,.0f}", "8,000", "15,000")
+        )
+        live_mib = await memory.live_mib(deployment, speed.tutors, seconds)
+        what = f"stream + sink worker, {speed.tutors} tutors x {throughput.DAYS} days"
+        report.add(
+            [f"{what}: RSS {live_mib:.0f} MiB live, {speed.peak_rss_mib:.0f} MiB at its peak in a backlog"],
+            (f"RSS of a {what}, live, MiB", f"{live_mib:.0f}", "120", "90"),
+            (f"RSS of a {what}, peak in a backlog, MiB", f"{speed.peak_rss_mib:.0f}", "", ""),
+        )
+
+
+async def fresh(ground: Ground, report: Report, seconds: float) -> None:
+    """Seconds to the committed row, by rate."""
+    found, _ = await freshness.run(ground, RATES, seconds, TUTORS)
+    for latencies in found:
+        limits = ("p50 1.5, p99 5", "p50 0.5, p99 2") if latencies.rate == 200 else ("", "")
+        name = f"event to committed row at {latencies.rate:,} ev/s, seconds"
+        report.add([latencies.line()], (name, freshness.described(latencies.seconds), *limits))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=60_000, help="for throughput; 60,000 by default")
+    parser.add_argument("--events", type=int, default=100_000, help="for throughput; 100,000 by default")
     parser.add_argument("--seconds", type=float, default=15.0, help="for each rate of freshness; 15 by default")
     options = parser.parse_args()
-    rows: list[tuple[str, str, str, str]] = []
-    details: list[str] = []
+    report = Report()
     with Ground() as ground:
         conditions = Conditions.now(ground.stack.description)
         print("\n".join(conditions.lines()), flush=True)
-        for roles, floor, aim in ((("stream",), "15,000", "30,000"), (("stream", "sink"), "8,000", "15,000")):
-            figures = asyncio.run(throughput.measure(ground, roles, options.events))
-            print("\n".join(figures.lines()), flush=True)
-            details += figures.lines()
-            speed = f"{figures.events_per_cpu_second:,.0f}"
-            rows.append((f"{figures.roles}: events per worker CPU second", speed, floor, aim))
-        found, peak = asyncio.run(freshness.run(ground, RATES, options.seconds, 300))
-        for latencies in found:
-            print(latencies.line(), flush=True)
-            details.append(latencies.line())
-            limits = ("p50 1.5, p99 5", "p50 0.5, p99 2") if latencies.rate == 200 else ("", "")
-            name = f"event to committed row at {latencies.rate:,} ev/s, seconds"
-            rows.append((name, freshness.described(latencies.seconds), *limits))
-        details.append(f"peak RSS of a stream + sink worker, 300 tutors, live: {peak:.0f} MiB")
-        rows.append(("peak RSS of a stream + sink worker, 300 tutors, MiB", f"{peak:.0f}", "120", "90"))
+        asyncio.run(fresh(ground, report, options.seconds))
+        asyncio.run(stream(ground, report, options.events))
+        asyncio.run(product(ground, report, options.events, options.seconds))
     command = f'make bench ARGS="--events {options.events} --seconds {options.seconds:g}"'
-    PAGE.write_text(page(conditions, command, rows, details))
+    PAGE.write_text(page(conditions, command, report.rows, report.details))
     generate.main()
     print(f"wrote {PAGE}")
 

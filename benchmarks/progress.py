@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
+import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.ground import MeasuredWorker
@@ -18,6 +19,9 @@ from tutormax_streams.topics import RAW, Topics
 POLL_SECONDS = 0.3
 LAST_NEWS_SECONDS = 1.2
 """Metrics of a tutor are published at most once a second: this long after the last fact was committed, all are."""
+ANY_PARKED = """
+(SELECT FROM tutormax_streams.parked LIMIT 1) UNION ALL (SELECT FROM tutormax_streams.parked_metrics LIMIT 1)
+"""
 
 
 class Unfinished(Exception):
@@ -60,6 +64,7 @@ class Progress:
         await asyncio.sleep(LAST_NEWS_SECONDS)
         if "sink" in roles:
             await self._nothing_left(worker, self._settings.sink_group, [names.enriched, names.metrics], deadline)
+            await self._nothing_parked(worker, deadline)
 
     async def _nothing_left(self, worker: MeasuredWorker, group: str, topics: Sequence[str], deadline: float) -> None:
         while left := await self.lag(group, topics):
@@ -67,6 +72,14 @@ class Progress:
                 raise Unfinished(f"{left} records are left for group {group}; the worker: {worker.last_words()}")
             worker.ensure_running()
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _nothing_parked(self, worker: MeasuredWorker, deadline: float) -> None:
+        async with await psycopg.AsyncConnection.connect(self._settings.conninfo, autocommit=True) as connection:
+            while (await (await connection.execute(ANY_PARKED)).fetchone()) is not None:
+                if time.monotonic() > deadline:
+                    raise Unfinished(f"records are still parked; the worker: {worker.last_words()}")
+                worker.ensure_running()
+                await asyncio.sleep(POLL_SECONDS)
 
     async def changelog_records(self) -> int:
         """Records ever written to changelogs, but for those that mark their beginning."""

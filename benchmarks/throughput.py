@@ -77,38 +77,35 @@ async def loaded_history(deployment: Deployment, events: int, kinds: tuple[str, 
     return await deployment.load(records, lambda tutor_id: int(tutor_id.rpartition("_")[2]) % every == 0)
 
 
-async def measure(
-    ground: Ground, roles: tuple[str, ...], events: int, partitions: int = 24, **environment: str
-) -> Throughput:
-    """One run on a deployment of its own. Raises `Wrong`, `Unfinished`."""
-    with ground.deployment(partitions=partitions, **environment) as deployment:
-        await prepare_database(deployment.conninfo)
-        loaded = await loaded_history(deployment, events)
-        began = time.monotonic()
-        with deployment.worker(*roles) as worker:
-            async with progress(deployment.settings) as watch:
-                await watch.drained(worker, *roles)
-                usage, wall_seconds = worker.usage, time.monotonic() - began
-                records = await watch.changelog_records()
-            start_up = worker.cpu_seconds_before_work
-            now_us = time.time_ns() // 1000
-            judge = judge_rows if "sink" in roles else judge_metrics
-            verdict = await judge(deployment, loaded, now_us)
-        held, size = await changelog_bytes(deployment.settings)
-        return Throughput(
-            roles=" + ".join(roles),
-            events=loaded.total,
-            tutors=loaded.events["tutors"],
-            mean_event_bytes=loaded.mean_bytes,
-            partitions=partitions,
-            cpu_seconds=usage.cpu_seconds - start_up,
-            start_up_cpu_seconds=start_up,
-            wall_seconds=wall_seconds,
-            peak_rss_mib=usage.peak_rss_mib,
-            changelog_records_per_event=records / loaded.total,
-            changelog_bytes_per_event=size / max(held, 1) * records / loaded.total,
-            verdict=verdict,
-        )
+async def measure(deployment: Deployment, roles: tuple[str, ...], events: int) -> Throughput:
+    """One run on a fresh deployment; its worker is stopped afterwards. Raises `Wrong`, `Unfinished`."""
+    await prepare_database(deployment.conninfo)
+    loaded = await loaded_history(deployment, events)
+    began = time.monotonic()
+    with deployment.worker(*roles) as worker:
+        async with progress(deployment.settings) as watch:
+            await watch.drained(worker, *roles)
+            usage, wall_seconds = worker.usage, time.monotonic() - began
+            records = await watch.changelog_records()
+        start_up = worker.cpu_seconds_before_work
+        now_us = time.time_ns() // 1000
+        judge = judge_rows if "sink" in roles else judge_metrics
+        verdict = await judge(deployment, loaded, now_us)
+    held, size = await changelog_bytes(deployment.settings)
+    return Throughput(
+        roles=" + ".join(roles),
+        events=loaded.total,
+        tutors=loaded.events["tutors"],
+        mean_event_bytes=loaded.mean_bytes,
+        partitions=deployment.settings.kafka_partitions,
+        cpu_seconds=usage.cpu_seconds - start_up,
+        start_up_cpu_seconds=start_up,
+        wall_seconds=wall_seconds,
+        peak_rss_mib=usage.peak_rss_mib,
+        changelog_records_per_event=records / loaded.total,
+        changelog_bytes_per_event=size / max(held, 1) * records / loaded.total,
+        verdict=verdict,
+    )
 
 
 def main() -> None:
@@ -120,7 +117,8 @@ def main() -> None:
     with Ground() as ground:
         print("\n".join(Conditions.now(ground.stack.description).lines()), flush=True)
         for roles in options.roles or ("stream", "stream,sink"):
-            figures = asyncio.run(measure(ground, tuple(roles.split(",")), options.events, options.partitions))
+            with ground.deployment(partitions=options.partitions) as deployment:
+                figures = asyncio.run(measure(deployment, tuple(roles.split(",")), options.events))
             print("\n".join(figures.lines()), flush=True)
 
 
