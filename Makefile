@@ -33,7 +33,7 @@ test-long: $(INSTALLED) ## the properties with 100,000 examples each, and campai
 	$(BIN)/pytest -m long --timeout 0 tests/flow $(ARGS)
 
 faults: $(INSTALLED) ## the tests that kill processes and servers
-	$(BIN)/pytest tests/flow/test_deaths.py tests/flow/test_zombie_changelogs.py tests/flow/test_*_away.py $(ARGS)
+	$(BIN)/pytest tests/faults $(ARGS)
 
 bench: $(INSTALLED) ## the short form of all benchmarks; prints the table that the README quotes
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -16,8 +16,8 @@ from psycopg import sql
 
 from tests.flow.driver import Deployment
 from tests.flow.processes import Worker
+from tests.flow.stories import Deploy
 
-Deploy = Callable[..., Deployment]
 BREAKER_WINDOW = 200
 BREAKER_COOLDOWN_SECONDS = 1.0
 
@@ -41,12 +41,12 @@ def new_database(postgres_server: str, postgres_template: str) -> Iterator[Calla
 
 @pytest.fixture(scope="module")
 def deploy(kafka: str, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploy]:
-    """A new deployment, with the options of `Deployment`, and unless it is given a database of its own."""
+    """A new deployment, with the options of `Deployment`, and a database of its own unless one is given."""
     home = tmp_path_factory.mktemp("flow")
     made: list[Deployment] = []
 
-    def begin(*, database: str | None = None, **options: object) -> Deployment:
-        made.append(Deployment(kafka, database or new_database(), home, **options))  # type: ignore[arg-type]
+    def begin(*, servers: str = kafka, database: str | None = None, **options: object) -> Deployment:
+        made.append(Deployment(servers, database or new_database(), home, **options))  # type: ignore[arg-type]
         return made[-1]
 
     yield begin

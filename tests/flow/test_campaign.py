@@ -17,9 +17,9 @@ import psycopg
 import pytest
 
 from tests.corpus import corpus
-from tests.flow.conftest import Deploy
 from tests.flow.driver import Deployment
 from tests.flow.processes import Worker
+from tests.flow.stories import Deploy
 
 CAMPAIGNS = range(int(os.environ.get("CAMPAIGNS", "5")))
 WORKERS = 3

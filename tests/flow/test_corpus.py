@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from tests.corpus import corpus
-from tests.flow.conftest import Deploy
+from tests.flow.stories import Deploy
 
 EVENTS = 50_000
 

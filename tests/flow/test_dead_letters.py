@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.flow import judge
-from tests.flow.conftest import Deploy
 from tests.flow.driver import Deployment, eventually
+from tests.flow.stories import Deploy
 from tests.oracle import Payload
 from tests.samples import bare, enveloped, feedback_payload, session_payload, tutor_payload
 from tutormax_streams.cli import app

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.flow.conftest import Deploy
+from tests.flow.stories import Deploy
 from tutormax_streams import epoch as epochs
 from tutormax_streams import startup, topics
 from tutormax_streams.embedded.server import HOST, free_port

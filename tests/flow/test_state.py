@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import msgspec
 import psycopg
@@ -16,8 +16,8 @@ import pytest
 
 from models.metrics import decode
 from tests.corpus import corpus
-from tests.flow.conftest import Deploy
 from tests.flow.driver import Deployment
+from tests.flow.stories import Deploy, Endings, Story, judge, title, told
 from tests.flow.test_refusals import assert_one_sentence
 from tutormax_streams import epoch as epochs
 from tutormax_streams import kafka, startup, topics
@@ -153,8 +153,7 @@ async def rows_of_a_later_epoch_than_kafkas(deploy: Deploy) -> None:
     assert progress.epoch == 8
 
 
-Story = Callable[[Deploy], Awaitable[None]]
-STORIES: list[Story] = [
+STORIES = [
     a_deleted_changelog,
     a_topic_made_anew,
     another_number_of_partitions,
@@ -164,26 +163,12 @@ STORIES: list[Story] = [
 
 
 @pytest.fixture(scope="module")
-def told(deploy: Deploy) -> dict[Story, BaseException | None]:
-    """How each story ended."""
-
-    async def tell() -> dict[Story, BaseException | None]:
-        return dict(zip(STORIES, await asyncio.gather(*map(caught, STORIES)), strict=True))
-
-    async def caught(story: Story) -> BaseException | None:
-        try:
-            await story(deploy)
-        except (Exception, pytest.fail.Exception) as failure:  # noqa: BLE001 - raised again in its own test
-            return failure
-        return None
-
+def endings(deploy: Deploy) -> Endings:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tutormax_streams.rebuild.PAGE_ROWS", PAGE_ROWS)
-        return asyncio.run(tell())
+        return told(STORIES, deploy)
 
 
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__.replace("_", " "))
-def test_a_start_is_refused_and_after_a_rebuild_all_is_right(told: dict[Story, BaseException | None], story: Story):
-    failure = told[story]
-    if failure is not None:
-        raise failure
+@pytest.mark.parametrize("story", STORIES, ids=title)
+def test_a_start_is_refused_and_after_a_rebuild_all_is_right(endings: Endings, story: Story):
+    judge(endings, story)

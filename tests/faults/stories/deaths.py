@@ -6,14 +6,14 @@ import asyncio
 import time
 
 from tests.corpus import corpus
-from tests.flow.conftest import Deploy
+from tests.flow.stories import Deploy
 
 EVENTS = 15_000
 PER_SECOND = 150
 SESSION_TIMEOUT_SECONDS = 10
 
 
-async def test_kill_freeze_and_stop_under_load_and_then_the_loss_of_all_local_state(deploy: Deploy):
+async def workers_are_killed_frozen_and_stopped_under_load_and_then_lose_their_disks(deploy: Deploy) -> None:
     deployment = deploy()
     await deployment.make_raw_topics(tutors=7, sessions=1)  # any number of partitions will do
     one, two = deployment.worker(), deployment.worker()

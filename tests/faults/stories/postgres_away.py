@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import psycopg
-import pytest
 
 from tests.corpus import corpus
-from tests.flow.conftest import Deploy
-from tests.flow.driver import eventually
+from tests.flow.driver import Deployment, eventually
+from tests.flow.stories import Deploy
 from tutormax_streams.embedded import EmbeddedPostgres
 from tutormax_streams.postgres import schema
 from tutormax_streams.topics import RAW
@@ -19,24 +17,16 @@ from tutormax_streams.topics import RAW
 AWAY_SECONDS = 15
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[EmbeddedPostgres]:
-    """A server that may be stopped."""
-
-    async def prepare(url: str) -> None:
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+async def postgresql_is_away_for_fifteen_seconds_under_load(deploy: Deploy) -> None:
+    with EmbeddedPostgres.pick("binaries") as own_postgres:  # a server that may be stopped
+        async with await psycopg.AsyncConnection.connect(own_postgres.conninfo(), autocommit=True) as connection:
             await schema.ensure_platform_tables(connection)
             await schema.ensure_side_tables(connection)
-
-    with EmbeddedPostgres.pick("binaries") as server:
-        asyncio.run(prepare(server.conninfo()))
-        yield server
+        upstream = {"TUTORMAX_ENGAGEMENT_MODE": "upstream"}
+        await tell(deploy(database=own_postgres.conninfo(), settings=upstream), own_postgres)
 
 
-async def test_intake_goes_on_health_names_the_sink_and_it_resumes_alone(
-    deploy: Deploy, own_postgres: EmbeddedPostgres
-):
-    deployment = deploy(database=own_postgres.conninfo(), settings={"TUTORMAX_ENGAGEMENT_MODE": "upstream"})
+async def tell(deployment: Deployment, own_postgres: EmbeddedPostgres) -> None:
     worker = deployment.worker()
     worker.start()
     await worker.until_ready()
@@ -65,3 +55,4 @@ async def test_intake_goes_on_health_names_the_sink_and_it_resumes_alone(
     await asyncio.to_thread(own_postgres.start)
     await worker.until_ready()
     await deployment.assert_right()
+    deployment.close()

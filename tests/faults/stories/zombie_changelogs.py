@@ -14,8 +14,8 @@ from aiokafka import ConsumerRecord
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from models import facts, homes
-from tests.flow.conftest import Deploy
 from tests.flow.driver import Deployment, eventually
+from tests.flow.stories import Deploy
 from tests.oracle import DAY_US
 from tests.samples import feedback_payload, session_payload, tutor_payload
 from tutormax_streams import kafka
@@ -30,7 +30,7 @@ EAGER = {
 }
 
 
-async def test_old_versions_stay_away_when_a_zombie_writes_late_and_the_broker_compacts(deploy: Deploy):
+async def a_zombie_writes_to_changelogs_late_and_the_broker_compacts(deploy: Deploy) -> None:
     deployment = deploy(partitions=1)
     entities, windows = deployment.topics.changelogs
     worker = deployment.worker()
