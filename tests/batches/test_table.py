@@ -70,6 +70,21 @@ async def test_a_value_is_sent_again_even_if_nothing_changed(table: Numbers, sen
     assert sender.items == [(b"k" + A, b"1,2")] * 2
 
 
+async def test_a_merge_that_is_refused_leaves_what_is_held_and_the_other_keys_go_on(table: Numbers, sender: FakeSender):
+    await table.merge(0, {b"k": numbers(1, 2)})
+
+    def grows_past_two(known: frozenset[int] | None, merged: frozenset[int]) -> bool:
+        return len(merged) > max(2, len(known or ()))
+
+    merged, _ = await table.merge(
+        0, {b"k": numbers(3), b"l": numbers(9), b"m": numbers(1, 2, 3)}, refuses=grows_past_two
+    )
+    assert merged == {b"l": numbers(9)}
+    assert table.get(0, b"k") == numbers(1, 2)
+    assert table.get(0, b"m") is None
+    assert sender.items == [(b"k" + A, b"1,2"), (b"l" + A, b"9")]
+
+
 async def test_nothing_is_sent_of_nothing(table: Numbers, sender: FakeSender):
     assert await table.merge(0, {}) == ({}, [])
     assert await table.discard(0, [], lambda payload: True) == ([], [])

@@ -186,17 +186,20 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
             yield key, payload_of(held)
 
     async def merge(
-        self, partition: int, incoming: Mapping[bytes, V]
+        self, partition: int, incoming: Mapping[bytes, V], refuses: Callable[[V | None, V], bool] | None = None
     ) -> tuple[dict[bytes, V], list[asyncio.Future[Any]]]:
         """Merge `incoming` into what is held, locally and in the changelog.
+
+        `refuses` is asked of what is held (None: nothing) and what the merge would make of it; where it says yes, what
+        is held stays as it is, and the key is missing from the answer.
 
         Returns the merged values and the confirmations to wait for. Raises `Revoked` after the partition left.
         """
         async with self.held.order[partition]:
-            return await self._merge(partition, incoming)
+            return await self._merge(partition, incoming, refuses)
 
     async def _merge(
-        self, partition: int, incoming: Mapping[bytes, V]
+        self, partition: int, incoming: Mapping[bytes, V], refuses: Callable[[V | None, V], bool] | None
     ) -> tuple[dict[bytes, V], list[asyncio.Future[Any]]]:
         store = self.held
         shelf, writer = store.shelf(partition), store.writers[partition]
@@ -206,7 +209,10 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
         records: list[tuple[bytes, bytes | None]] = []
         decode, encode, merge_values = self.decode, self.encode, self.merge_values
         for (key, news), held in zip(incoming.items(), shelf.get_many(list(incoming)), strict=True):
-            value = news if held is None else merge_values(decode(payload_of(held)), news)
+            known = None if held is None else decode(payload_of(held))
+            value = news if known is None else merge_values(known, news)
+            if refuses is not None and refuses(known, value):
+                continue
             payload = encode(value)
             merged[key] = value
             local.append((key, name + payload))
