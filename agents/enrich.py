@@ -25,7 +25,7 @@ from models.events import Enriched, Feedback, Session, Validated
 from models.facts import Barrier, Fact
 from models.homes import Home, SessionHome
 from tables import entities
-from tutormax_streams.batches import MergedTable, Partitioner, RecordBatch, Revoked, drive
+from tutormax_streams.batches import MergedTable, Partitioner, RecordBatch, Revoked, drive, reached
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,10 @@ class Enrich:
             touched.setdefault(arrival.key, arrival.validated)
             if isinstance(arrival.validated.event, Session):
                 moved.add(arrival.key)
-        standing, confirmations = await self.entities.merge(partition, incoming)
+        standing, confirmations = await self.entities.merge(partition, incoming, homes.outgrown)
+        if full := incoming.keys() - standing.keys():
+            arrivals, more = await self._fitting(partition, arrivals, full, standing)
+            confirmations += more
         enriched = self._winners(arrivals, standing, now_us)
         delays = list(self._late_delays(standing, moved, touched))
         by_tutor: dict[int, list[Fact]] = defaultdict(list)
@@ -109,6 +112,7 @@ class Enrich:
             confirmations.append(await send(self.enriched_topic, pack, partition=partition))
         for pack in wire.packs(delays, lambda part: wire.pack_enriched((), part)):
             confirmations.append(await send(self.enriched_topic, pack, partition=partition))
+        await reached("one output of enrich sent")
         for tutors, facts in by_tutor.items():
             for pack in wire.packs(facts, wire.pack_facts):
                 confirmations.append(await send(self.facts_topic, pack, partition=tutors))
@@ -125,11 +129,41 @@ class Enrich:
                 arrivals.append(_Arrival(validated, homes.home_key(event), home, derived(event, now_us)))
             except Exception as exc:
                 logger.exception("an event of %s could not be enriched", validated.origin.topic)
-                self.telemetry.count("dead_letters", topic=validated.origin.topic, reason="enrichment")
-                stand_in = msgspec.json.encode(event)
                 detail = f"enrichment raised {type(exc).__name__}; please report it"
-                refusals.append(await self.dead_letters.refuse_event(validated.origin, stand_in, "enrichment", detail))
+                refusals.append(await self._refuse(validated, "enrichment", detail))
         return arrivals, refusals
+
+    async def _fitting(
+        self, partition: int, arrivals: list[_Arrival], full: set[bytes], standing: dict[bytes, Home]
+    ) -> tuple[list[_Arrival], list[asyncio.Future[Any]]]:
+        """Of events whose home (one of `full`) cannot take all of them, those it can take; the others are refused."""
+        fitting: list[_Arrival] = []
+        confirmations: list[asyncio.Future[Any]] = []
+        known = {key: self.entities.get(partition, key) for key in full}
+        news: dict[bytes, Home] = {}
+        for arrival in arrivals:
+            validated, key, mine, _ = arrival
+            if key in full and mine is not None:
+                held, more = known[key], news.get(key)
+                merged = mine if held is None else homes.merge(held, mine)
+                if homes.outgrown(held, merged):
+                    detail = (
+                        f"tutor_id: it would be tutor number {homes.MOST_TUTORS + 1} that versions of this "
+                        f"{'tutor event' if key[:1] == b'e' else 'session or its feedback'} name, and "
+                        f"{homes.MOST_TUTORS} are the most that are remembered"
+                    )
+                    confirmations.append(await self._refuse(validated, "too_many_tutors", detail))
+                    continue
+                known[key], news[key] = merged, mine if more is None else homes.merge(more, mine)
+            fitting.append(arrival)
+        merged_news, more_confirmations = await self.entities.merge(partition, news)
+        standing.update(merged_news)
+        return fitting, confirmations + more_confirmations
+
+    async def _refuse(self, validated: Validated, reason: str, detail: str) -> asyncio.Future[Any]:
+        self.telemetry.count("dead_letters", topic=validated.origin.topic, reason=reason)
+        stand_in = msgspec.json.encode(validated.event)
+        return await self.dead_letters.refuse_event(validated.origin, stand_in, reason, detail)
 
     def _winners(self, arrivals: list[_Arrival], standing: dict[bytes, Home], now_us: int) -> list[Enriched]:
         """Those that their homes hold to be current, each once, and all that are too old for a home to remember: of
@@ -156,7 +190,7 @@ class Enrich:
     ) -> Iterable[wire.LateDelay]:
         """Delays of feedback that was here before its session was, or before it moved."""
         for key in moved:
-            home = standing[key]
+            home = standing.get(key)  # None: each of its events was refused
             if isinstance(home, SessionHome) and home.session is not None and home.feedback is not None:
                 hours = round((home.feedback.version_us - home.session.start_us) / HOUR_US, 2)
                 yield wire.LateDelay(touched[key].event.home_id, home.feedback.version_us, hours)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from models.events import Origin, Validated
 from models.fates import Rejected
 from models.parsing import Parser
 from models.versions import digest
-from tutormax_streams.batches import Partitioner, RecordBatch, drive
+from tutormax_streams.batches import Partitioner, RecordBatch, drive, reached
 
 logger = logging.getLogger(__name__)
 
@@ -49,39 +49,45 @@ class Validate:
         await self._wait_for_breaker(batch)
         homes: dict[int, list[Validated]] = defaultdict(list)
         confirmations: list[asyncio.Future[Any]] = []
-        rejected = warned = tombstones = 0
-        kind, now_us, parse = KINDS[self.topic], self.clock(), self.parser.parse
+        reasons: Counter[str] = Counter()
+        warned: Counter[str] = Counter()
+        with_warnings = tombstones = 0
+        topic, kind, now_us = self.topic, KINDS[self.topic], self.clock()
+        judge, home_partition = self._judge, self.home_partition.of_new
         for record in batch.records:
-            if record.value is None:
+            value, time_ms = record.value, record.timestamp
+            if value is None:
                 tombstones += 1
                 continue
-            outcome = self._judge(parse, kind, record.value, max(now_us, record.timestamp * 1000))
-            if isinstance(outcome, Rejected):
-                rejected += 1
+            outcome = judge(kind, value, now_us if now_us > time_ms * 1000 else time_ms * 1000)
+            if type(outcome) is Rejected:
+                reasons[outcome.reason] += 1
                 confirmations.append(
-                    await self.dead_letters.refuse_record(record, self.topic, outcome.reason, outcome.detail)
+                    await self.dead_letters.refuse_record(record, topic, outcome.reason, outcome.detail)
                 )
-                self.telemetry.count("dead_letters", topic=self.topic, reason=outcome.reason)
                 continue
             event, warnings = outcome.event, outcome.warnings
             if warnings:
-                warned += 1
-                for warning in warnings:
-                    self.telemetry.count("warnings", topic=self.topic, warning=warning)
-            origin = Origin(self.topic, record.partition, record.offset, record.timestamp)
-            partition = self.home_partition.of_new(event.home_id)
-            homes[partition].append(Validated(event, digest(event), origin, warnings))
+                with_warnings += 1
+                warned.update(warnings)
+            origin = Origin(topic, record.partition, record.offset, time_ms)
+            homes[home_partition(event.home_id)].append(Validated(event, digest(event), origin, warnings))
         for partition, events in homes.items():
             confirmations += [
                 await self.send.send(self.validated_topic, pack, partition=partition)
                 for pack in wire.packs(events, wire.pack_validated)
             ]
-        self._count(len(batch.records), rejected, warned, tombstones)
+        await reached("hop sent")
+        for warning, times in warned.items():
+            self.telemetry.count("warnings", times, topic=topic, warning=warning)
+        for reason, times in reasons.items():
+            self.telemetry.count("dead_letters", times, topic=topic, reason=reason)
+        self._count(len(batch.records), reasons.total(), with_warnings, tombstones)
         return confirmations
 
-    def _judge(self, parse: Any, kind: str, value: bytes, now_us: int) -> Any:
+    def _judge(self, kind: str, value: bytes, now_us: int) -> Any:
         try:
-            return parse(kind, value, now_us)
+            return self.parser.parse(kind, value, now_us)
         except Exception as exc:
             # A bug of ours must not block the partition: the record is kept with what went wrong.
             logger.exception("a record of %s made the parser raise", self.topic)

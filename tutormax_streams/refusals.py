@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from models.events import Origin
-from tutormax_streams.batches import Sender
+from tutormax_streams.batches import Sender, reached
 from tutormax_streams.kafka import LogReader
 from tutormax_streams.topics import RAW, Topics
 
@@ -26,7 +26,9 @@ class DeadLetterBox:
     async def refuse_record(self, record: Any, topic: str, reason: str, detail: str) -> asyncio.Future[Any]:
         headers = _headers(topic, record.partition, record.offset, record.timestamp, reason, detail, "original")
         headers += [(f"source-{name}", value) for name, value in record.headers or ()]
-        return await self._sender.send(self._topics.dead_letter, record.value, key=record.key, headers=headers)
+        sent = await self._sender.send(self._topics.dead_letter, record.value, key=record.key, headers=headers)
+        await reached("letter sent")
+        return sent
 
     async def refuse_event(self, origin: Origin, stand_in: bytes, reason: str, detail: str) -> asyncio.Future[Any]:
         record = None

@@ -5,6 +5,7 @@ used in this package only and listed in `pins`.
 """
 
 from tutormax_streams.batches.consumer import BatchTransport, attach_batches, batch_consumer
+from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.driving import crash_soon, drive
 from tutormax_streams.batches.gathering import Gathering
 from tutormax_streams.batches.partitioning import Partitioner
@@ -26,5 +27,6 @@ __all__ = [
     "batch_consumer",
     "crash_soon",
     "drive",
+    "reached",
     "recovery_remaining",
 ]

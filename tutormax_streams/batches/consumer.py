@@ -28,6 +28,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
+from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.delivery import Delivery, Position
 from tutormax_streams.batches.producer import ConfirmingProducer
 from tutormax_streams.batches.records import Record, RecordBatch
@@ -327,7 +328,10 @@ class BatchConsumer(Consumer):
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # A crash ends the consumer's thread at once: what is asked of it then is answered by "event loop is closed",
         # which would take the place of the reason and keep the rest of the worker from being stopped in order.
-        return not self._thread.should_stop and await super()._commit(offsets)
+        if self._thread.should_stop or not await super()._commit(offsets):
+            return False
+        await reached("offsets committed")
+        return True
 
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
         assignment = self.assignment()

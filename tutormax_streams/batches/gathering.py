@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.records import RecordBatch, Revoked, being_cancelled
 
 E = TypeVar("E")
@@ -55,6 +56,7 @@ class Gathering(Generic[E]):
             if self._waiting:
                 self._arrived.set()
             return 0
+        await reached("rows committed")
         for batch, _ in taken:
             batch.done()
         return len(entries)

@@ -12,6 +12,7 @@ from typing import Any
 from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
+from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.records import Record
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES, MergedTable, held_of, payload_of, writers_of
 
@@ -44,6 +45,7 @@ async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
         step = fresh[at : at + STEP]
         merge_records(table, tp.partition, step)
         recovery.active_offsets[tp] = step[-1].offset
+        await reached("recovering")
         await asyncio.sleep(0)
     if tp not in recovery.active_tps:
         return

@@ -32,6 +32,7 @@ import faust
 from faust.stores.base import Store
 from faust.types import TP
 
+from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.producer import Sender
 from tutormax_streams.batches.records import Revoked
 from tutormax_streams.batches.shelves import MemoryShelf, RocksShelf, SharedMemory, Shelf
@@ -111,6 +112,7 @@ class PartitionStore(Store):  # type: ignore[type-arg]
         mine = {tp.partition for tp in assigned if tp.topic == topic}
         for partition in [p for p in self.shelves if p not in mine]:
             self.shelves.pop(partition).close()
+        await reached("rebalancing")
         opened = [p for p in mine if p not in self.shelves]
         shelves = await asyncio.gather(*(asyncio.to_thread(self._new_shelf, p) for p in opened))
         self.shelves.update(zip(opened, shelves, strict=True))
@@ -249,6 +251,7 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
         for future, count in await self.confirmed.send_run(self.changelog_name, partition, records):
             future.add_done_callback(partial(self._landed, partition, shelf, count))
             confirmations.append(future)
+        await reached("changelog sent")
         return confirmations
 
     def _landed(self, partition: int, shelf: Shelf, count: int, done: asyncio.Future[Any]) -> None:
