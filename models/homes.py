@@ -7,6 +7,9 @@ of its feedback meet in one place, in any order.
 2. A tutor once named is never forgotten: a session that moved must leave its old tutor, whatever the order.
 3. On every event of a home, each tutor ever named is sent the home's components, so that a replay repairs whatever a
    crash left unsent.
+4. A home names at most `MOST_TUTORS` tutors. An event that would name one more is refused (`outgrown`): it is none of
+   the accepted events that laws 1 and 2 speak of. Which events those are depends on their order, and only in a home
+   that was named with more tutors than that. Homes that grew apart (a zombie's and its successor's) are merged whole.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from models.facts import (
     newer,
 )
 
+MOST_TUTORS = 100  # real sessions name one or two; each of them is told of every event, so this bounds what one costs
 ON_TIME_MINUTES = 10  # contract §4.2: late_start_minutes <= 10 counts as on time
 
 
@@ -115,6 +119,13 @@ def merge(a: Home, b: Home) -> Home:
 
 def _named(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
     return a if a == b else tuple(sorted({*a, *b}))
+
+
+def outgrown(known: Home | None, merged: Home) -> bool:
+    """True when `merged` names a tutor too many, and one that `known` (None: nothing) did not name (law 4)."""
+    if isinstance(merged, StandingPart) or len(merged.tutors) <= MOST_TUTORS:
+        return False
+    return known is None or isinstance(known, StandingPart) or len(known.tutors) < len(merged.tutors)
 
 
 def is_winner(validated: Validated, home: Home) -> bool:

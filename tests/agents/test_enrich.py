@@ -84,6 +84,55 @@ async def test_an_event_that_makes_enrich_raise_is_refused_alone(monkeypatch: An
         assert {fact.session_id for fact in told} == {"good"}, name  # type: ignore[union-attr]
 
 
+def named(number: int, session_id: str = "s1", offset: int | None = None) -> Validated:
+    """A version of a session under its own tutor."""
+    payload = session_payload(session_id, f"tutor_{number:05d}", NOW_US - DAY_US, NOW_US - DAY_US + number)
+    return validated("sessions", payload, number if offset is None else offset)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "a batch each"])
+async def test_a_home_names_only_so_many_tutors_and_who_would_be_one_more_is_refused_alone(together: bool):
+    most = homes.MOST_TUTORS
+    again = named(3, offset=90_000)  # of a tutor who is known
+    events = [*(named(number) for number in range(most + 50)), named(0, "s2", 80_000), again]
+    rig = await rig_of(*([wire.pack_validated(events)] if together else [wire.pack_validated([e]) for e in events]))
+    assert sorted(rig.letters.by_place) == [("sessions", 0, offset) for offset in range(most, most + 50)]
+    assert {reason for reason, _ in rig.letters.by_place.values()} == {"too_many_tutors"}
+    assert rig.counts.counted["dead_letters", "sessions", "too_many_tutors"] == 50
+    home = rig.table.get(0, b"ss1")
+    assert isinstance(home, homes.SessionHome)
+    assert home.tutors == tuple(f"tutor_{number:05d}" for number in range(most))
+    assert home.session is not None
+    assert home.session.tutor_id == f"tutor_{most - 1:05d}"  # the newest of those accepted
+    assert {event.home_id for event in winners(rig)} == {"s1", "s2"}
+
+
+async def test_a_full_home_goes_on_for_tutors_it_knows_and_a_batch_of_nothing_else_is_refused_whole():
+    full = wire.pack_validated([named(number) for number in range(homes.MOST_TUTORS)])
+    rig = await rig_of(full, wire.pack_validated([named(1_000), named(1_001)]))
+    assert sorted(rig.letters.by_place) == [("sessions", 0, 1_000), ("sessions", 0, 1_001)]
+    rating = feedback_payload("f1", "s1", "tutor_00005", 4, NOW_US - 1000)
+    await rig.feed(batch([Record("validated", 0, 2, wire.pack_validated([validated("feedback", rating)]))]))
+    home = rig.table.get(0, b"ss1")
+    assert isinstance(home, homes.SessionHome)
+    assert home.feedback is not None
+    assert len(homes.encode(home)) < 32 << 10
+
+
+async def test_homes_that_grew_apart_are_merged_whole_and_take_those_they_know():
+    """A zombie's home and its successor's may together name more than one of them may."""
+    parts = [
+        homes.home_of(named(number)) for number in (*range(homes.MOST_TUTORS), *range(500, 500 + homes.MOST_TUTORS))
+    ]
+    both = parts[0]
+    for part in parts[1:]:
+        both = homes.merge(both, part)
+    rig = await rig_of()
+    await rig.table.merge(0, {b"ss1": both})
+    await rig.feed(batch([Record("validated", 0, 0, wire.pack_validated([named(505), named(7_000)]))]))
+    assert list(rig.letters.by_place) == [("sessions", 0, 7_000)]
+
+
 async def test_a_record_of_ours_that_cannot_be_read_is_refused_alone():
     good = wire.pack_validated([validated("sessions", session_payload("good", "t1", NOW_US - DAY_US, NOW_US - DAY_US))])
     rig = await rig_of(wire.VERSION + b"rubbish", good)
