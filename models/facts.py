@@ -162,6 +162,11 @@ def fact_of(key: bytes, value: Remembered) -> Fact:
     raise TypeError(f"no fact lies under {key!r}")
 
 
+def lies_at(key: bytes, value: Remembered) -> bool:
+    """Whether `value` may lie under `key`. Raises `UnicodeDecodeError` for what is no key."""
+    return key == (BARRIER_KEY if isinstance(value, Barriers) else fact_key(fact_of(key, value)))
+
+
 def encode(value: Remembered) -> bytes:
     return _encoder.encode(value)
 

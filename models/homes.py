@@ -76,6 +76,12 @@ def home_key(event: Event) -> bytes:
     return b"t" + event.tutor_id.encode()
 
 
+def lies_at(key: bytes, home: Home) -> bool:
+    """Whether `home` may lie under `key`. Raises `UnicodeDecodeError` for what is no key."""
+    key.decode()
+    return key[:1] == (b"s" if isinstance(home, SessionHome) else b"e" if isinstance(home, EventHome) else b"t")
+
+
 def session_part(session: Session, digest: bytes) -> SessionPart:
     return SessionPart(
         version_us=session.updated_us,

@@ -1,6 +1,7 @@
 """The packed form of the internal topics: one Kafka record carries many entries, after one byte of version.
 
-A record of another version than ours raises `UnknownVersion`: two versions side by side need a release that reads both.
+A record of a later version than ours raises `UnknownVersion`: two versions side by side need a release that reads both.
+What begins otherwise is nothing that we wrote, and raises `msgspec.DecodeError` like anything else that cannot be read.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from models.events import Enriched, Validated
 from models.facts import Barrier, EventFact, SessionFact, StandingFact
 
 VERSION = b"\x01"
+LAST_VERSION = b"\x1f"  # of any release; JSON and other text begin with greater bytes
 PACK_BYTES = 256 * 1024  # well below the brokers' limit of 1 MiB
 
 _Entry = TypeVar("_Entry")
@@ -60,8 +62,14 @@ _enriched = msgspec.msgpack.Decoder(EnrichedEntries)
 
 
 def _body(packed: bytes) -> memoryview:
-    if packed[:1] != VERSION:
-        raise UnknownVersion(f"packed record of version {packed[:1]!r}, this release reads {VERSION!r}")
+    version = packed[:1]
+    if version != VERSION:
+        if VERSION < version <= LAST_VERSION:
+            raise UnknownVersion(
+                f"a packed record has version {version[0]}, and this release reads {VERSION[0]}: it was written by a "
+                "later release; stop all workers, then start all with that one"
+            )
+        raise msgspec.DecodeError("it does not begin with a version")
     return memoryview(packed)[1:]
 
 

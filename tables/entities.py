@@ -26,6 +26,7 @@ def declare(app: faust.App, partitions: int, directory: Path | None, memory: Sha
         merge=homes.merge,
         directory=directory,
         memory=memory,
+        is_sound=homes.lies_at,
     )
 
 

@@ -122,5 +122,6 @@ def declare(app: faust.App, partitions: int, directory: Path | None, memory: Sha
             merge=facts.merge,
             directory=directory,
             memory=memory,
+            is_sound=facts.lies_at,
         )
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import faust
@@ -177,6 +178,8 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
     memory = SharedMemory()
     homes = entities.declare(app, partitions, directory, memory)
     windows = tutor_windows.declare(app, partitions, directory, memory)
+    for table in (homes, windows.table):
+        table.on_foreign = partial(telemetry.count, "foreign_records", table=table.name)
     sender, reader = Sender(app), LogReader(settings)
     letters = DeadLetterBox(topics, sender, reader)
     breakers = {

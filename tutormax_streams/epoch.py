@@ -9,19 +9,27 @@ would not tell: Kafka forgets those of a deleted topic.)
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+import contextlib
+from typing import Final, Literal
 
 import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from tutormax_streams import kafka
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
+from tutormax_streams.refused import STATE, Refused
 from tutormax_streams.settings import Settings
 from tutormax_streams.topics import Topics
 
+VERSION: Final = 1
+
 
 class Epoch(msgspec.Struct, frozen=True):
-    """State of a deployment, as stored on `control`."""
+    """State of a deployment, as stored on `control`.
+
+    A release whose topics or tables an earlier one cannot read raises `version`, and writes the record again when it
+    takes the state over: the earlier one then refuses to start.
+    """
 
     number: int
     partitions: int
@@ -29,11 +37,11 @@ class Epoch(msgspec.Struct, frozen=True):
     state: Literal["preparing", "loading", "complete"]
     begun_us: int
     progress: dict[str, str] = {}  # table -> last key loaded; "" when the table is finished
-    version: Literal[1] = 1
+    version: Literal[1] = VERSION
 
 
 async def read(settings: Settings) -> Epoch | None:
-    """The deployment's epoch, or None before the first start."""
+    """The deployment's epoch, or None before the first start. Raises `Refused` for one that cannot be read."""
     topic = Topics.of(settings).control
     found: Epoch | None = None
     async with kafka.consumer(settings) as client:
@@ -44,8 +52,31 @@ async def read(settings: Settings) -> Epoch | None:
         while await client.position(tp) < end:
             for record in (await client.getmany(tp, timeout_ms=2000)).get(tp, []):
                 if record.key == settings.app_id.encode() and record.value is not None:
-                    found = msgspec.json.decode(record.value, type=Epoch)
+                    found = decoded(topic, record.value)
     return found
+
+
+class _Stamp(msgspec.Struct):
+    version: int
+
+
+def decoded(topic: str, payload: bytes) -> Epoch:
+    """Raises `Refused`."""
+    try:
+        return msgspec.json.decode(payload, type=Epoch)
+    except msgspec.DecodeError as exc:
+        with contextlib.suppress(msgspec.DecodeError):
+            version = msgspec.json.decode(payload, type=_Stamp).version
+            if version > VERSION:
+                raise Refused(
+                    f"the state was written by a later release (topic {topic} says version {version}): run that release",
+                    STATE,
+                ) from exc
+        raise Refused(
+            f"topic {topic} holds something that is not ours ({exc}): stop all workers, delete the topic, and run "
+            "`tutormax-streams rebuild`",
+            STATE,
+        ) from exc
 
 
 async def write(settings: Settings, producer: AIOKafkaProducer, epoch: Epoch) -> None:

@@ -30,6 +30,7 @@ METRICS: Final[dict[str, Metric]] = {
     "superseded": Metric(Counter, "Events that a newer version of their entity had overtaken."),
     "too_old": Metric(Counter, "Events too old to change any window; they go to PostgreSQL only."),
     "gap_records": Metric(Counter, "Offsets that were not in the log any more when we came to them.", ("topic",)),
+    "foreign_records": Metric(Counter, "Records in changelogs that are not ours, passed over in recovery.", ("table",)),
     "published": Metric(Counter, "Records of metrics published."),
     "rows": Metric(Counter, "Rows of entities written, by kind.", ("kind",)),
     "flushed_tutors": Metric(Counter, "Tutors whose three rows of metrics were written."),

@@ -123,8 +123,9 @@ async def test_flush_keeps_what_postgresql_refuses_as_a_dead_letter(flush: Flush
     assert list(flush.letters.by_place.values()) == [("refused_by_database", encode(bad))]
 
 
-async def test_a_record_that_is_none_of_ours_is_refused_alone(persist: PersistRig, flush: FlushRig):
-    foreign = Record("enriched", 0, 0, b"\x01rubbish")
+@pytest.mark.parametrize("value", [b"\x01rubbish", b"", b"{}", b"rubbish", b"\x00\x00\x00\x00\x07avro", b"\xff\xfe"])
+async def test_a_record_that_is_none_of_ours_is_refused_alone(persist: PersistRig, flush: FlushRig, value: bytes):
+    foreign = Record("enriched", 0, 0, value)
     await persist.feed(batch([foreign, Record("enriched", 0, 1, wire.pack_enriched([enriched("t1")]))]))
     await flush.feed(batch([Record("metrics", 0, 0, b"{}"), Record("metrics", 0, 1, encode(metrics("t1")))]))
     assert persist.postgres.entities

@@ -1,11 +1,13 @@
 """Recovery of merged tables from their changelogs, a fetch at a time instead of Faust's record by record.
 
-Faust still decides what to recover and when it is complete; only the application of records is ours.
+Faust still decides what to recover and when it is complete; only the application of records is ours. A record that
+somebody else wrote into a changelog is passed over, and told loudly: one such record must not stop every worker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +16,13 @@ from faust.types import TP
 
 from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.records import Record
+from tutormax_streams.batches.shelves import RESERVED
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES, MergedTable, held_of, payload_of, writers_of
 
+logger = logging.getLogger(__name__)
+
 STEP = 2_000  # records applied before the event loop gets a turn
+MOST_TOLD = 20  # places in one line of the log
 
 
 class ImpatientRecovery(Recovery):
@@ -57,25 +63,49 @@ async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
 
 
 def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Record]) -> None:
-    """Merge changelog records into the shelf, in their order, and remember the last offset."""
+    """Merge changelog records into the shelf, in their order, and remember the last offset.
+
+    Records that are not ours are passed over. A writer's first record of the run is looked at, and each that meets
+    other writers'; having decoded one of a writer, we trust it for the rest of the run.
+    """
     shelf = table.held.shelf(partition)
-    entries = [(r.key[:-WRITER_BYTES], r.key[-WRITER_BYTES:], r.value) for r in records if r.key is not None]
-    keys = list({key for key, _, _ in entries})
+    entries = [(r.key[:-WRITER_BYTES], r.key[-WRITER_BYTES:], r.value, r.offset) for r in records if r.key is not None]
+    keys = list({key for key, *_ in entries})
     held = dict(zip(keys, shelf.get_many(keys), strict=True))
     changed: dict[bytes, bytes | None] = {}
     names: dict[bytes, bytes] = {}  # of a writer who is alone with a key
-    for key, writer, payload in entries:
+    foreign = [r.offset for r in records if r.key is None]
+    for key, writer, payload, offset in entries:
         if key == EPOCH_KEY:
             continue
-        name = names.get(writer)
-        if name is None:
-            name = names[writer] = held_of([writer], b"")
         current = held[key]
-        if payload is not None and (current is None or current.startswith(name)):
-            held[key] = changed[key] = name + payload  # as nearly always
-        else:
-            held[key] = changed[key] = _with_record(table, current, writer, payload)
+        if payload is not None:
+            name = names.get(writer)
+            if name is not None and (current is None or current.startswith(name)):
+                held[key] = changed[key] = name + payload  # as nearly always
+                continue
+            if not _is_ours(table, key, payload):
+                foreign.append(offset)
+                continue
+            names[writer] = held_of([writer], b"")
+        held[key] = changed[key] = _with_record(table, current, writer, payload)
     shelf.write(changed.items(), records[-1].offset)
+    if foreign:
+        table.on_foreign(len(foreign))
+        places = ", ".join(f"{table.changelog_name}-{partition}@{offset}" for offset in sorted(foreign)[:MOST_TOLD])
+        logger.error(
+            "passed over %s records that are no entries of table %s: somebody else writes to its changelog; %s%s",
+            len(foreign), table.name, places, ", ..." if len(foreign) > MOST_TOLD else "",
+        )  # fmt: skip
+
+
+def _is_ours(table: MergedTable[Any], key: bytes, payload: bytes) -> bool:
+    if not key or key.startswith(RESERVED):
+        return False
+    try:
+        return table.is_sound(key, table.decode(payload))
+    except Exception:  # noqa: BLE001 - whatever decoding somebody else's bytes raises
+        return False
 
 
 def _with_record(table: MergedTable[Any], held: bytes | None, writer: bytes, payload: bytes | None) -> bytes | None:

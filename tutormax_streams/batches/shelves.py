@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 LAYOUT = 1
 """Raise it when what tables keep on their shelves changes its form: local copies then begin anew."""
 
-_OFFSET_KEY = b"\x00\x00offset"  # no table key starts with two NULs
+RESERVED = b"\x00\x00"  # begins the keys of shelves' own notes, and of no table's
+_OFFSET_KEY = RESERVED + b"offset"
 
 
 class Shelf(Protocol):
@@ -177,7 +178,7 @@ class RocksShelf:
         pairs = cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=start))
         for key, value in pairs:
             last = key
-            if not key.startswith(b"\x00\x00"):
+            if not key.startswith(RESERVED):
                 yield key, value
         # The iteration ends at damage as it does at the end: only a cursor tells the two apart.
         cursor = self._db.iter()

@@ -130,8 +130,11 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
     encode: Callable[[V], bytes]
     decode: Callable[[bytes], V]
     merge_values: Callable[[V, V], V]
+    is_sound: Callable[[bytes, V], bool]
     new_shelf: Callable[[int], Shelf]
     confirmed: Sender
+    on_foreign: Callable[[int], None]
+    """Told how many records that are not ours a recovery has just passed over."""
 
     @classmethod
     def declare(
@@ -145,10 +148,13 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
         merge: Callable[[V, V], V],
         directory: Path | None,
         memory: SharedMemory,
+        is_sound: Callable[[bytes, V], bool] = lambda key, value: True,
     ) -> MergedTable[V]:
-        """Add a table to `app`. `directory` None keeps it in memory."""
+        """Add a table to `app`. `directory` None keeps it in memory. `is_sound` says whether a value may lie under a
+        key; what is not, or cannot be decoded, is nothing that we wrote. It may raise for such a key."""
         table = cls(app, name=name, key_type=bytes, value_type=bytes, partitions=partitions)
         table.encode, table.decode, table.merge_values = encode, decode, merge
+        table.is_sound, table.on_foreign = is_sound, lambda records: None
         table.confirmed = Sender(app)
         if directory is None:
             table.new_shelf = lambda partition: MemoryShelf()
