@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from models.parsing import Parser
 from tests.samples import NOW_US, bare, enveloped, session_payload
+from tutormax_streams.cli import app
 from tutormax_streams.dead_letters import Letter, NotReplayable, Place, Selection, foreseen_refusal, patching, readable
 
 LETTER = Letter(
@@ -25,13 +30,20 @@ LETTER = Letter(
 )
 
 
+@pytest.mark.parametrize("topic", ["validated", "enriched", "facts", "metrics", "database", "dead-letter"])
+def test_places_in_our_own_topics_are_read_too(topic: str):
+    assert Place.read(f"{topic}/1/2", "tutormax.") == (topic, 1, 2)
+
+
 @pytest.mark.parametrize("text", ["sessions/3/120", "tutormax.sessions/3/120"])
 def test_a_place_is_read_with_and_without_the_prefix(text: str):
     assert Place.read(text, "tutormax.") == ("sessions", 3, 120)
     assert str(Place.read(text, "tutormax.")) == "sessions/3/120"
 
 
-@pytest.mark.parametrize("text", ["sessions", "sessions/3", "facts/1/2", "sessions/-1/2", "sessions/a/b", "/1/2", ""])
+@pytest.mark.parametrize(
+    "text", ["sessions", "sessions/3", "elsewhere/1/2", "metrics/-1/2", "sessions/-1/2", "sessions/a/b", "/1/2", ""]
+)
 def test_what_is_no_place_of_a_letter_is_refused(text: str):
     with pytest.raises(NotReplayable, match="no place of a letter"):
         Place.read(text, "tutormax.")
@@ -104,3 +116,93 @@ def test_json_is_laid_out_text_is_left_and_bytes_become_a_table():
     assert readable(b'{"a":"\\ud800"}') == '{"a":"\\ud800"}'
     assert readable(b"nul \x00").startswith("00000000  6e 75 6c")
     assert readable(b"\xff" * 5000).endswith("... 904 bytes more")
+
+
+# -- the commands, on a log that is played ----------------------------------------------------------------------------
+
+
+class Played:
+    """The dead-letter topic, and what was published meanwhile."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.published: list[tuple[str, bytes | None]] = []
+
+    def letter(self, topic: str, partition: int, offset: int, value: bytes, **headers: str) -> None:
+        fields = {"topic": topic, "partition": str(partition), "offset": str(offset), "content": "original"} | headers
+        self.records.append(
+            SimpleNamespace(
+                partition=0, offset=len(self.records), timestamp=1, key=None, value=value,
+                headers=[(name, text.encode()) for name, text in fields.items()],
+            )
+        )  # fmt: skip
+
+    async def scan(self, *args: Any) -> AsyncIterator[Any]:
+        for record in self.records:
+            yield record
+
+    @asynccontextmanager
+    async def producer(self, *args: Any) -> AsyncIterator[Played]:
+        yield self
+
+    async def send_and_wait(self, topic: str, value: bytes | None, **rest: Any) -> Any:
+        self.published.append((topic, value))
+        return SimpleNamespace(partition=0, offset=0)
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(app, ["dead-letters", *arguments], env={})
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    log = Played()
+    monkeypatch.setattr("tutormax_streams.scans.scan", log.scan)
+    monkeypatch.setattr("tutormax_streams.kafka.producer", log.producer)
+    log.letter("sessions", 1, 5, b"rubbish", reason="not_json")
+    log.letter("validated", 3, 120, bare(session_payload("s1", "t1", NOW_US, NOW_US)), reason="internal")
+    log.letter("metrics", -1, 7, b'{"tutor_id": "t1"}', reason="refused_by_database", content="normalised")
+    log.letter("metrics", -1, 7, b'{"tutor_id": "t2"}', reason="refused_by_database", content="normalised")
+    log.letter("database", 0, 9, b"{}", reason="enrichment", content="normalised")
+    return log
+
+
+def test_every_letter_is_shown_under_the_name_that_it_is_listed_by(played: Played):
+    letters = [json.loads(line) for line in played.run("list", "--json").stdout.splitlines()]
+    assert [letter["letter"] for letter in letters] == [
+        "sessions/1/5", "validated/3/120", "dead-letter/0/2", "dead-letter/0/3", "database/0/9"
+    ]  # fmt: skip
+    assert [letter["topic"] for letter in letters] == ["sessions", "validated", "metrics", "metrics", "database"]
+    for letter, record in zip(letters, played.records, strict=True):
+        shown = played.run("show", letter["letter"], "--raw")
+        assert shown.exit_code == 0, shown.output
+        assert shown.stdout_bytes == record.value
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("validated/3/120", "only workers write"),
+        ("dead-letter/0/2", "no event: mend what the detail names"),
+        ("database/0/9", "mend the row there"),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_event_is_not_replayed_and_says_why(played: Played, name: str, told: str, force: bool):
+    tried = played.run("replay", name, *(["--force"] if force else []))
+    assert tried.exit_code == 1
+    assert f"{name}  kept back: " in tried.stdout
+    assert told in tried.stdout
+    assert not played.published
+
+
+def test_an_event_that_was_written_into_a_topic_of_ours_is_replayed_to_its_raw_topic(played: Played):
+    replayed = played.run("replay", "validated/3/120", "--to", "sessions")
+    assert replayed.exit_code == 0, replayed.output
+    assert played.published[0] == ("tutormax.sessions", played.records[1].value)
+
+
+def test_nothing_is_ever_published_to_a_topic_of_ours(played: Played):
+    tried = played.run("replay", "validated/3/120", "--to", "facts", "--force")
+    assert tried.exit_code == 1
+    assert "there is no raw topic facts" in tried.stdout
+    assert not played.published

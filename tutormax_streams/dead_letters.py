@@ -1,11 +1,14 @@
 """The operator's side of the dead-letter topic: list what was refused, look at it, mend it, publish it again.
 
-1. A letter is known by its source: raw topic, partition and offset. The same letter may stand in the log several times.
+1. A letter is known by its source: topic, partition and offset. The same letter may stand in the log several times.
+   One that no single record caused (a figure that PostgreSQL refused) is known by its own place.
 2. A replay publishes bytes to the raw topic under the original key; whatever was accepted before wins or loses by its
    version as ever, so a replay too many does no harm.
 3. What was replayed is marked by a record without a value under the letter's source in the dead-letter topic, so that
    nobody does it twice by accident. The mark lives as long as the letter.
-4. Before it is published a replay is judged by the validator that the workers use. What it would refuse again is kept
+4. Only events are replayed, and only to raw topics. What stood in a topic of ours says why it is not; `to` may still
+   name the raw topic that it was meant for.
+5. Before it is published a replay is judged by the validator that the workers use. What it would refuse again is kept
    back unless forced. What PostgreSQL would refuse is not foreseen; it comes back as a letter of its own.
 """
 
@@ -30,6 +33,8 @@ from tutormax_streams.topics import RAW, Topics
 LETTERS: Final = "dead-letter"
 SOURCE_PREFIX: Final = "source-"  # of headers that the raw record had itself
 REPLAY_HEADER: Final = "replay-of"
+INTERNAL: Final = ("validated", "enriched", "facts", "metrics")  # where letters come from besides raw topics
+DATABASE: Final = "database"  # and rows of PostgreSQL, which `rebuild` read
 KIND_OF: Final = {topic: kind for kind, topic in TOPIC_OF.items()}
 
 
@@ -51,7 +56,7 @@ class Place(NamedTuple):
     def read(cls, text: str, prefix: str) -> Place:
         """Raises `NotReplayable` for what is no place of a letter."""
         found = re.fullmatch(r"(.+)/(\d+)/(\d+)", text.removeprefix(prefix))
-        if found is None or found[1] not in (*RAW, LETTERS, "database"):
+        if found is None or found[1] not in (*RAW, *INTERNAL, LETTERS, DATABASE):
             raise NotReplayable(f"{text!r} is no place of a letter; `dead-letters list` shows them, as sessions/3/120")
         return cls(found[1], int(found[2]), int(found[3]))
 
@@ -71,6 +76,11 @@ class Letter:
     source_headers: tuple[tuple[str, bytes], ...]
     replayed_ms: int | None = None
     value: bytes | None = None
+
+    @property
+    def name(self) -> Place:
+        """What `show` and `replay` find it by."""
+        return self.source if self.source.partition >= 0 else self.place
 
     @property
     def replay_of(self) -> str | None:
@@ -110,8 +120,9 @@ async def collect(settings: Settings, selection: Selection, *, values: bool = Fa
             replayed[source] = _whole(headers, "replayed-at-ms", record.timestamp)
         else:
             wanted = values and (not selection.places or {source, _place(record)} & selection.places)
-            found[source] = _letter(record, source, headers, keep_value=bool(wanted))
-    letters = [_with_mark(letter, replayed.get(source)) for source, letter in found.items()]
+            letter = _letter(record, source, headers, keep_value=bool(wanted))
+            found[letter.name] = letter
+    letters = [_with_mark(letter, replayed.get(letter.source)) for letter in found.values()]
     return sorted((letter for letter in letters if selection.holds(letter)), key=lambda letter: letter.refused_ms)
 
 
@@ -163,7 +174,7 @@ async def replay(
         for letter in letters:
             topic = to or letter.source.topic
             try:
-                value = new_value if new_value is not None else _mended(letter, mend)
+                value = _published(letter, to, new_value, mend)
             except NotReplayable as error:
                 outcomes.append(Outcome(letter, "not replayable", str(error)))
                 continue
@@ -219,6 +230,31 @@ def _hexadecimal(value: bytes, most: int = 4096) -> str:
         if (row := value[start : min(start + 16, most)])
     ]
     return "\n".join([*lines, f"... {len(value) - most:,} bytes more"] if len(value) > most else lines)
+
+
+def _published(letter: Letter, to: str | None, new_value: bytes | None, mend: Mend | None) -> bytes:
+    """What a replay publishes. Raises `NotReplayable`."""
+    if (to or letter.source.topic) not in RAW:
+        raise NotReplayable(_no_raw_topic(letter, to))
+    return new_value if new_value is not None else _mended(letter, mend)
+
+
+def _no_raw_topic(letter: Letter, to: str | None) -> str:
+    """Why it is not published where it came from, or not to `to`."""
+    if to is not None:
+        return f"there is no raw topic {to}: choose one of {', '.join(RAW)}"
+    topic = letter.source.topic
+    if topic == DATABASE:
+        return "it is a row of PostgreSQL and no record: mend the row there; `rebuild` reads it again"
+    if topic == "metrics" and not letter.original:
+        return (
+            "it is a tutor's figures, which PostgreSQL refused, and no event: mend what the detail names; the tutor's "
+            "next figures come by themselves within 15 minutes"
+        )
+    return (
+        f"it stood in {topic}, where only workers write: if it is an event, name the raw topic that it was meant for "
+        "with --to TOPIC"
+    )
 
 
 def _mended(letter: Letter, mend: Mend | None) -> bytes:

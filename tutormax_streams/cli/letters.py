@@ -24,7 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="List, inspect, mend and replay what was refused.\n\n"
     "A letter is named by its source, such as sessions/3/120 for offset 120 of partition 3 of the raw topic sessions, or "
-    "by its own place, such as dead-letter/0/7.",
+    "by its own place, such as dead-letter/0/7. Letters come from internal topics too: records that somebody else wrote "
+    "there, and figures that PostgreSQL refused. They can be listed and shown; they are no events to be replayed.",
 )
 
 Reasons = Annotated[
@@ -32,7 +33,7 @@ Reasons = Annotated[
 ]
 TopicNames = Annotated[
     list[str] | None,
-    typer.Option("--topic", metavar="TOPIC", help="Only from this raw topic, without prefix; may be repeated."),
+    typer.Option("--topic", metavar="TOPIC", help="Only from this topic, without prefix; may be repeated."),
 ]
 Names = Annotated[list[str] | None, typer.Argument(metavar="LETTER", help="Such as sessions/3/120.")]
 
@@ -69,7 +70,7 @@ def list_letters(
     shown = letters[-limit:] if limit else []
     if shown:
         out.print(f"\nthe newest {len(shown):,} of {len(letters):,}:")
-        rows = [(str(letter.source), _time(letter.refused_ms), letter.reason, letter.detail) for letter in shown]
+        rows = [(str(letter.name), _time(letter.refused_ms), letter.reason, letter.detail) for letter in shown]
         out.print(_table(["letter", "refused", "reason", "detail"], rows))
 
 
@@ -166,7 +167,7 @@ def replay_letters(
         )
     )
     for outcome in outcomes:
-        out.print(Text(f"{outcome.letter.source}  {_fate(outcome)}"), soft_wrap=True)
+        out.print(Text(f"{outcome.letter.name}  {_fate(outcome)}"), soft_wrap=True)
     kept_back = sum(outcome.fate in ("refused", "not replayable") for outcome in outcomes)
     done = f"{len(outcomes) - kept_back:,} {'would be replayed' if dry_run else 'replayed'}"
     out.print(f"{done}, {kept_back:,} kept back" if letters else "no letters fit")
@@ -219,7 +220,8 @@ def _fate(outcome: Outcome) -> str:
 
 def _as_json(letter: Letter) -> dict[str, Any]:
     return {
-        "letter": str(letter.source),
+        "letter": str(letter.name),
+        "topic": letter.source.topic,
         "stands_at": str(letter.place),
         "reason": letter.reason,
         "detail": letter.detail,
