@@ -1,6 +1,7 @@
 """Aggregate: the windows by tutor. Merges components as they come and publishes each tutor's three windows.
 
-1. A tutor with news is published at once, and then at most once a second.
+1. A tutor with news is published at once, and then at most once a second. While a backlog is worked off its news is
+   old anyway: then each tutor waits a quarter of that age, at most `MOST_PATIENCE_US`, and computing is left to events.
 2. A tutor without news is published again at its next instant of change (a session leaves the trailing edge or
    ripens at the leading one), and at least every `REFRESH_SECONDS`, spread evenly.
 3. After an assignment nothing is published before the position has reached the log end noted then; after that every
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 SECOND_US = 1_000_000
 PUBLISH_INTERVAL_US = SECOND_US
+MOST_PATIENCE_US = 10 * SECOND_US
+IDLE_US = 300_000  # without facts for so long, nobody needs to be patient
 REFRESH_SECONDS = 14 * 60  # the promise is 15 minutes
 PACED_TUTORS_PER_SECOND = 400
 TICK_SECONDS = 0.05
@@ -48,6 +51,7 @@ class Tutor(msgspec.Struct, gc=False):
     due_us: int = 0
     queued_us: int = 0  # its place in the queue of what is due, at or before `due_us`; 0: none
     news: int = 0  # events since the last publication
+    fresh_us: int = 0  # its place in the queue of those with news
     oldest_ms: int | None = None
 
 
@@ -82,8 +86,11 @@ class Shard:
         tutor.news += 1
         if time_ms and (tutor.oldest_ms is None or time_ms < tutor.oldest_ms):
             tutor.oldest_ms = time_ms
-        if tutor.news == 1:
-            heapq.heappush(self.fresh, (max(now_us, tutor.published_us + PUBLISH_INTERVAL_US), tutor_id))
+        patience_us = min((now_us - time_ms * 1000) // 4, MOST_PATIENCE_US) if time_ms else 0
+        at_us = max(now_us, tutor.published_us + max(patience_us, PUBLISH_INTERVAL_US))
+        if tutor.news == 1 or at_us < tutor.fresh_us:
+            tutor.fresh_us = at_us
+            heapq.heappush(self.fresh, (at_us, tutor_id))
 
     def schedule(self, tutor_id: str, at_us: int) -> None:
         """A tutor is due then. Mostly it is put off, and keeps its place until that comes up: one place a tutor."""
@@ -93,16 +100,20 @@ class Shard:
             tutor.queued_us = at_us
             heapq.heappush(self.due, (at_us, tutor_id))
 
-    def next_due(self, now_us: int) -> str | None:
-        """The tutor who may be published by now and has waited longest, or None."""
+    def next_due(self, now_us: int, idle: bool = False) -> str | None:
+        """The tutor who may be published by now and has waited longest, or None. `idle`: patience is over."""
         while True:
             queue = self.fresh if self.fresh and (not self.due or self.fresh[0] < self.due[0]) else self.due
-            if not queue or queue[0][0] > now_us:
+            if not queue:
                 return None
+            if queue[0][0] > now_us:
+                waited = idle and queue is self.fresh and self._waited(queue[0][1], now_us)
+                if not waited:
+                    return None
             at_us, tutor_id = heapq.heappop(queue)
             tutor = self.tutors[tutor_id]
             if queue is self.fresh:
-                if tutor.news and tutor.published_us + PUBLISH_INTERVAL_US <= now_us:
+                if tutor.news and self._waited(tutor_id, now_us):
                     return tutor_id
                 continue  # it was published meanwhile; news since then have a place of their own
             if tutor.queued_us != at_us:
@@ -111,6 +122,9 @@ class Shard:
             if tutor.due_us <= now_us:
                 return tutor_id
             self.schedule(tutor_id, tutor.due_us)
+
+    def _waited(self, tutor_id: str, now_us: int) -> bool:
+        return self.tutors[tutor_id].published_us + PUBLISH_INTERVAL_US <= now_us
 
 
 @dataclass(slots=True)
@@ -140,12 +154,13 @@ class Aggregate:
     shards: dict[int, Shard] = field(default_factory=dict)
     _beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _ticks: int = 0
+    _last_batch_us: int = 0
 
     async def __call__(self, batch: RecordBatch) -> list[asyncio.Future[Any]]:
         shard = await self._shard(batch.partition)
         packs, refusals = await reading.entries(batch, wire.unpack_facts, self.dead_letters, self.telemetry, "facts")
         incoming = [fact for pack in packs for fact in pack]
-        _, confirmations = await self.windows.absorb(batch.partition, incoming)
+        confirmations = await self.windows.absorb(batch.partition, incoming)
         now_us = self.clock()
         for fact in incoming:
             if isinstance(fact, Barrier):
@@ -153,6 +168,7 @@ class Aggregate:
             else:
                 shard.tell(fact.tutor_id, fact.time_ms, now_us)
         shard.position = batch.last + 1
+        self._last_batch_us = now_us
         return confirmations + refusals
 
     # -- shards -------------------------------------------------------------------------------------------------
@@ -223,7 +239,8 @@ class Aggregate:
 
     async def _publish_due(self, shard: Shard, until_us: int) -> None:
         now_us = self.clock()
-        while now_us < until_us and (due := shard.next_due(now_us)) is not None:
+        idle = now_us - self._last_batch_us > IDLE_US
+        while now_us < until_us and (due := shard.next_due(now_us, idle)) is not None:
             await self._publish(shard, due)
             now_us = self.clock()
 

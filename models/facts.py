@@ -132,21 +132,13 @@ def tutor_prefix(tutor_id: str) -> bytes:
     return tutor_id.encode() + _SEPARATOR
 
 
-def fact_key(fact: Fact) -> bytes:
-    """Key of a fact: tutor, kind and entity."""
-    prefix = fact.tutor_id.encode() + _SEPARATOR
+def stored(fact: Fact) -> tuple[bytes, Remembered]:
+    """Under which key (tutor, kind and entity) a fact is stored, and what."""
     if isinstance(fact, SessionFact):
-        return prefix + b"s" + fact.session_id.encode()
+        return f"{fact.tutor_id}\0s{fact.session_id}".encode(), SessionParts(fact.session, fact.feedback)
     if isinstance(fact, EventFact):
-        return prefix + b"e" + fact.event_id.encode()
-    return prefix + b"t"
-
-
-def remembered(fact: Fact) -> Remembered:
-    """What is stored under `fact_key`."""
-    if isinstance(fact, SessionFact):
-        return SessionParts(fact.session, fact.feedback)
-    return fact.event if isinstance(fact, EventFact) else fact.standing
+        return f"{fact.tutor_id}\0e{fact.event_id}".encode(), fact.event
+    return f"{fact.tutor_id}\0t".encode(), fact.standing
 
 
 def fact_of(key: bytes, value: Remembered) -> Fact:

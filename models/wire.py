@@ -17,6 +17,7 @@ from models.facts import Barrier, EventFact, SessionFact, StandingFact
 VERSION = b"\x01"
 LAST_VERSION = b"\x1f"  # of any release; JSON and other text begin with greater bytes
 PACK_BYTES = 256 * 1024  # well below the brokers' limit of 1 MiB
+LIKELY_TO_FIT = 500  # entries: more are cut before they are packed, since what turns out too large is packed again
 
 _Entry = TypeVar("_Entry")
 _encoder = msgspec.msgpack.Encoder()
@@ -103,10 +104,15 @@ def unpack_facts(packed: bytes) -> list[Facts]:
 
 def packs(entries: Sequence[_Entry], pack: Callable[[Sequence[_Entry]], bytes]) -> list[bytes]:
     """Packed records of at most `PACK_BYTES`, or of one entry; none for no entries."""
-    if not entries:
-        return []
+    if len(entries) <= LIKELY_TO_FIT:
+        return _packs(entries, pack) if entries else []
+    runs = (entries[at : at + LIKELY_TO_FIT] for at in range(0, len(entries), LIKELY_TO_FIT))
+    return [packed for run in runs for packed in _packs(run, pack)]
+
+
+def _packs(entries: Sequence[_Entry], pack: Callable[[Sequence[_Entry]], bytes]) -> list[bytes]:
     packed = pack(entries)
     if len(packed) <= PACK_BYTES or len(entries) == 1:
         return [packed]
     half = len(entries) // 2
-    return packs(entries[:half], pack) + packs(entries[half:], pack)
+    return _packs(entries[:half], pack) + _packs(entries[half:], pack)

@@ -36,25 +36,26 @@ class TutorWindows:
         self._laid_out: OrderedDict[tuple[int, str], tuple[TutorFacts, int]] = OrderedDict()
         self._held = 0
 
-    async def absorb(
-        self, partition: int, incoming: Iterable[Fact | Barrier]
-    ) -> tuple[list[Fact], list[asyncio.Future[Any]]]:
-        """Merge facts and barriers of one partition: (the facts as they stand now, confirmations)."""
+    async def absorb(self, partition: int, incoming: Iterable[Fact | Barrier]) -> list[asyncio.Future[Any]]:
+        """Merge facts and barriers of one partition: the confirmations to wait for."""
         values: dict[bytes, Remembered] = {}
+        told: dict[bytes, Fact] = {}  # one fact under each key: whom and what it is about
+        value: Remembered
         for fact in incoming:
             if isinstance(fact, Barrier):
                 key, value = BARRIER_KEY, facts.Barriers(fact.epoch, (fact.partition,))
             else:
-                key, value = facts.fact_key(fact), facts.remembered(fact)  # type: ignore[assignment]
+                key, value = facts.stored(fact)
+                told[key] = fact
             known = values.get(key)
             values[key] = value if known is None else facts.merge(known, value)
         merged, confirmations = await self.table.merge(partition, values)
-        standing = [facts.fact_of(key, value) for key, value in merged.items() if key != BARRIER_KEY]
-        for fact in standing:
-            laid_out = self._laid_out.get((partition, fact.tutor_id))
+        find = self._laid_out.get
+        for key, fact in told.items():
+            laid_out = find((partition, fact.tutor_id))
             if laid_out is not None:
-                laid_out[0].put(fact)
-        return standing, confirmations
+                laid_out[0].put(facts.fact_of(key, merged[key]))
+        return confirmations
 
     def tutor(self, partition: int, tutor_id: str) -> TutorFacts:
         """Everything remembered of a tutor, empty if nothing. Raises `Revoked` where the partition is not held."""

@@ -143,7 +143,7 @@ class Enrich(Reader):
             slot, version = (type(event), event.home_id), (event.version_us, validated.digest)
             self.went_back += version < self.sent.get(slot, version)
             self.sent[slot] = version
-        for fact in homes.facts(event, home, 0):
+        for fact in homes.facts(event.home_id, home, 0):
             step.entries.append((fact.tutor_id, wire.pack_facts([fact])))
 
     def prune(self) -> None:
@@ -161,7 +161,7 @@ class Aggregate(Reader):
         for packed in batch:
             for fact in wire.unpack_facts(packed):
                 assert not isinstance(fact, facts.Barrier)
-                key, value = facts.fact_key(fact), facts.remembered(fact)
+                key, value = facts.stored(fact)
                 known = step.writes.get(key) or self.state.get(key)
                 if known is not None:
                     value = facts.merge(facts.decode(known), value)

@@ -44,7 +44,7 @@ def validated() -> Validated:
 
 def fact() -> facts.SessionFact:
     home = homes.home_of(validated())
-    (found,) = homes.facts(validated().event, home, 1)
+    (found,) = homes.facts(validated().event.home_id, home, 1)
     assert isinstance(found, facts.SessionFact)
     return found
 
@@ -69,7 +69,7 @@ def test_every_entry_can_be_said_in_json_and_in_a_line():
         *entries("control", b'{"number":1}', b"tutormax"),
         *entries("entities", homes.encode(homes.home_of(event)), b"ss1" + writer),
         *entries("entities", None, b"ss1" + writer),
-        *entries("tutor_windows", facts.encode(facts.remembered(fact())), facts.fact_key(fact()) + writer),
+        *entries("tutor_windows", facts.encode(facts.stored(fact())[1]), facts.stored(fact())[0] + writer),
         *entries("tutor_windows", b"1", EPOCH_KEY + writer),
     ]  # fmt: skip
     assert [entry.kind for entry in seen] == [
@@ -110,7 +110,7 @@ def test_absurd_instants_do_not_stop_it():
 
 def test_a_tutor_is_found_wherever_it_is_named():
     (event,) = entries("validated", wire.pack_validated([validated()]))
-    (stored,) = entries("tutor_windows", facts.encode(facts.remembered(fact())), facts.fact_key(fact()) + b"writer")
+    (stored,) = entries("tutor_windows", facts.encode(facts.stored(fact())[1]), facts.stored(fact())[0] + b"writer")
     assert event.names("t1")
     assert stored.names("t1")
     assert not event.names("t")

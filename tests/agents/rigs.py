@@ -197,7 +197,7 @@ class EnrichRig(TableRig):
             for fact in wire.unpack_facts(record.value or b""):
                 if isinstance(fact, facts.Barrier):
                     continue
-                key, value = facts.fact_key(fact), facts.remembered(fact)
+                key, value = facts.stored(fact)
                 merged[key] = facts.merge(merged[key], value) if key in merged else value
         return {key: (winner.event, _version(winner)) for key, winner in winners.items()}, merged
 

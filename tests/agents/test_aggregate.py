@@ -36,7 +36,7 @@ def held(tutor_id: str, start_us: int = NOW_US - DAY_US, session_id: str = "s1")
 
 
 def told(event: Validated) -> list[Fact]:
-    return list(facts(event.event, home_of(event), Origin("sessions", 0, 0, NOW_US // 1000).time_ms))
+    return list(facts(event.event.home_id, home_of(event), Origin("sessions", 0, 0, NOW_US // 1000).time_ms))
 
 
 class Bench(AggregateRig):

@@ -101,7 +101,7 @@ class BatchConsumer(Consumer):
     fetch_min_bytes = 1 << 18
     fetch_max_wait_ms = 50
     fetch_max_bytes = 8 << 20
-    batch_records = 500
+    batch_records = 1000
     batch_bytes = 1 << 20
     max_in_flight = 4
     batch_topics: frozenset[str] = frozenset()
