@@ -50,15 +50,24 @@ class Corpus:
     poison: list[bytes]
 
 
-def corpus(seed: int, events: int = 50_000, now_us: int = NOW_US) -> Corpus:
+def corpus(
+    seed: int,
+    events: int = 50_000,
+    now_us: int = NOW_US,
+    *,
+    part: str = "",
+    poison_share: float = 0.01,
+    hot: float = 0.0,
+) -> Corpus:
     """`events` records: 20 % duplicates, 5 % corrections and moves, 1 % poison, all shuffled within and across topics.
 
-    One in ten valid records comes in a Redis envelope, also where it repeats a bare one.
+    One in ten valid records comes in a Redis envelope, also where it repeats a bare one. `part` names one of several
+    corpora that go to the same deployment: the same tutors, other sessions. `hot` is one tutor's share of all sessions.
     """
     rng = random.Random(seed)
-    poison_count, repeat_count, correction_count = events // 100, events // 5, events // 20
-    originals = _originals(rng, events - poison_count - repeat_count - correction_count, now_us)
-    valid = originals + _corrections(rng, originals, correction_count, now_us)
+    poison_count, repeat_count, correction_count = int(events * poison_share + 1e-9), events // 5, events // 20
+    originals = _originals(rng, events - poison_count - repeat_count - correction_count, now_us, part, hot)
+    valid = originals + _corrections(rng, originals, correction_count, now_us, part)
     records = [
         RawRecord(topic, enveloped(payload, rng) if rng.random() < 0.1 else bare(payload))
         for topic, payload in valid + rng.choices(valid, k=repeat_count)
@@ -69,21 +78,23 @@ def corpus(seed: int, events: int = 50_000, now_us: int = NOW_US) -> Corpus:
     return Corpus(records, by_topic(valid), [record.value for record in poison])
 
 
-def _originals(rng: random.Random, count: int, now_us: int) -> list[Arrival]:
+def _originals(rng: random.Random, count: int, now_us: int, part: str, hot: float) -> list[Arrival]:
     tutor_ids = [f"tutor_{number:05d}" for number in range(max(3, min(300, count // 100)))]
     working = tutor_ids[: max(2, len(tutor_ids) * 19 // 20)]  # the rest never hold a session
     skill = {tutor_id: rng.random() ** 0.5 for tutor_id in tutor_ids}  # spreads them over the tiers
     events = [_profile(rng, tutor_id, now_us) for tutor_id in tutor_ids]
     while len(events) < count:
         number, tutor_id = len(events), rng.choice(working)
-        session = _session(rng, f"session-{rng.getrandbits(64):016x}-{number}", tutor_id, skill[tutor_id], now_us)
+        if hot and rng.random() < hot:
+            tutor_id = working[0]
+        session = _session(rng, f"session-{part}{rng.getrandbits(64):016x}-{number}", tutor_id, skill[tutor_id], now_us)
         events.append(session)
         if rng.random() < 0.6:
             foreign = rng.random() < 0.03
             rated = rng.choice(working) if foreign else tutor_id
-            events.append(_rating(rng, f"FB-{number:016x}", session[1], rated, skill[tutor_id], now_us))
+            events.append(_rating(rng, f"FB-{part}{number:016x}", session[1], rated, skill[tutor_id], now_us))
         if rng.random() < 0.4:
-            events.append(_tutor_event(rng, f"event-{number}", rng.choice(tutor_ids), now_us))
+            events.append(_tutor_event(rng, f"event-{part}{number}", rng.choice(tutor_ids), now_us))
     return events[:count]
 
 
@@ -155,7 +166,7 @@ def _tutor_event(rng: random.Random, event_id: str, tutor_id: str, now_us: int) 
     )
 
 
-def _corrections(rng: random.Random, originals: list[Arrival], count: int, now_us: int) -> list[Arrival]:
+def _corrections(rng: random.Random, originals: list[Arrival], count: int, now_us: int, part: str) -> list[Arrival]:
     """Newer and staler versions: other figures, another day, another tutor, another feedback id."""
     tutor_ids = [payload["tutor_id"] for topic, payload in originals if topic == "tutors"]
     taken: set[tuple[str, str, int]] = set()  # topic, entity, version time: no ties
@@ -179,7 +190,7 @@ def _corrections(rng: random.Random, originals: list[Arrival], count: int, now_u
         elif topic == "feedback":
             changes["overall_rating"] = rng.randrange(1, 6)
             if rng.random() < 0.5:
-                changes["feedback_id"] = f"FB-again-{len(corrections)}"
+                changes["feedback_id"] = f"FB-again-{part}{len(corrections)}"
         elif topic == "tutor-events":
             changes["event_type"] = rng.choice(("login", "message_response"))
         corrections.append((topic, payload | changes))

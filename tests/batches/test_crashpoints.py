@@ -43,8 +43,12 @@ def test_a_process_dies_at_the_point_for_that_time():
 
 def test_nothing_happens_unless_asked():
     assert passes(None).returncode == 0
-    for point in POINTS:
-        asyncio.run(reached(point))
+
+    async def pass_all() -> None:
+        for point in POINTS:
+            await reached(point)
+
+    asyncio.run(pass_all())
 
 
 def test_an_unknown_point_is_an_error():

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
@@ -33,6 +33,14 @@ from tutormax_streams.topics import RAW, Topics, create
 QUIET_SECONDS = 120.0
 CONVERGENCE_SECONDS = 25.0  # after it is quiet: parked rows are tried again, tutors published again
 STILL_SECONDS = 1.3  # a tutor with news is published at most once a second
+
+
+class Ending(NamedTuple):
+    """Of a worker that ended by itself: its exit code, and what it said of the reason ("" if nothing)."""
+
+    worker: str
+    code: int
+    reason: str
 
 
 class Deployment:
@@ -57,7 +65,7 @@ class Deployment:
         self.payloads: dict[str, list[Payload]] = by_topic([])
         self.poison: dict[Position, bytes] = {}
         self.workers: list[Worker] = []
-        self.restarts = 0  # of workers that had ended by themselves
+        self.endings: list[Ending] = []  # of workers that ended by themselves, while supervised
         self._is_supervised = False
 
     def close(self) -> None:
@@ -87,6 +95,12 @@ class Deployment:
         async with kafka.admin_client(self.settings) as admin:
             await create(admin, self.settings, wanted)
 
+    async def delete_topics(self) -> None:
+        """All of this deployment's, for the sake of whoever shares the broker."""
+        name = self.given["TUTORMAX_APP_ID"]
+        async with kafka.admin_client(self.settings) as admin:
+            await admin.delete_topics([topic for topic in await admin.list_topics() if topic.startswith(name)])
+
     def change_partitions(self, partitions: int) -> None:
         """What an operator would do by KAFKA_PARTITIONS, while no worker runs."""
         self.given["KAFKA_PARTITIONS"] = str(partitions)
@@ -115,7 +129,7 @@ class Deployment:
             while True:
                 for worker in self.workers:
                     if worker.crashed:
-                        self.restarts += 1
+                        self.endings.append(Ending(worker.name, worker.process.wait(), worker.last_reason()))
                         worker.start()
                 await asyncio.sleep(1.0)
 

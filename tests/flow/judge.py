@@ -1,6 +1,6 @@
 """The verdict: what PostgreSQL and the dead-letter topic hold, against the oracle and the poison.
 
-Every function answers with differences as sentences; an empty list is a right result.
+Every function answers with differences, which are sentences; an empty list is a right result.
 """
 
 from __future__ import annotations
@@ -28,6 +28,30 @@ MOST_SHOWN = 8
 Position = tuple[str, int, int]  # short topic name, partition, offset
 
 
+class Difference(str):
+    """A sentence about something that is not as it must be."""
+
+    __slots__ = ()
+
+
+class Lost(Difference):
+    """Something is not there."""
+
+    __slots__ = ()
+
+
+class Doubled(Difference):
+    """Something is there that should not be, or twice."""
+
+    __slots__ = ()
+
+
+class Wrong(Difference):
+    """Something is there, but not as it should be."""
+
+    __slots__ = ()
+
+
 def instant_us(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(microseconds=1)
 
@@ -39,9 +63,9 @@ def rows(url: str, query: LiteralString, values: Sequence[Any] = ()) -> list[Row
     return [{key: instant_us(v) if isinstance(v, datetime) else v for key, v in row.items()} for row in found]
 
 
-def wrong_tables(url: str, oracle: Oracle) -> list[str]:
+def wrong_tables(url: str, oracle: Oracle) -> list[Difference]:
     """The platform's four tables of events, and the students made up for them."""
-    differences = []
+    differences: list[Difference] = []
     for table, expected in oracle.tables().items():
         held = {row[KEYS[table]]: row for row in rows(url, f"SELECT * FROM {table}")}
         if table == "students":
@@ -50,13 +74,13 @@ def wrong_tables(url: str, oracle: Oracle) -> list[str]:
     return differences
 
 
-def wrong_metrics(url: str, oracle: Oracle, newer_than_us: int = 0, mode: str = "normalized") -> list[str]:
+def wrong_metrics(url: str, oracle: Oracle, newer_than_us: int = 0, mode: str = "normalized") -> list[Difference]:
     """Three current rows of every tutor, each right at its own calculation_date, which is at least `newer_than_us`."""
     held: dict[str, dict[str, Row]] = {}
     for row in rows(url, "SELECT * FROM tutor_performance_metrics"):
         of_tutor = held.setdefault(row["tutor_id"], {})
         if row["window"] in of_tutor:
-            return [f"two rows of {row['tutor_id']} for {row['window']}"]
+            return [Doubled(f"two rows of {row['tutor_id']} for {row['window']}")]
         of_tutor[row["window"]] = row
     differences = _unlike(
         "metrics of", {tutor_id: {} for tutor_id in held}, {tutor_id: {} for tutor_id in oracle.tutors}
@@ -64,35 +88,39 @@ def wrong_metrics(url: str, oracle: Oracle, newer_than_us: int = 0, mode: str = 
     for tutor_id in held.keys() & oracle.tutors.keys():
         as_of = {row["calculation_date"] for row in held[tutor_id].values()}
         if len(as_of) != 1:
-            differences.append(f"the rows of {tutor_id} are of different instants")
+            differences.append(Wrong(f"the rows of {tutor_id} are of different instants"))
             continue
         (t_us,) = as_of
         if t_us < newer_than_us:
             differences.append(
-                f"the rows of {tutor_id} were last calculated {(newer_than_us - t_us) / 1e6} s too early"
+                Lost(f"the rows of {tutor_id} were last calculated {(newer_than_us - t_us) / 1e6} s too early")
             )
         differences += _unlike(f"{tutor_id} at {t_us}", held[tutor_id], oracle.stored_metrics(tutor_id, t_us, mode))
     return differences
 
 
-def wrong_letters(letters: Mapping[Position, bytes], poison: Mapping[Position, bytes]) -> list[str]:
+def wrong_letters(letters: Mapping[Position, bytes], poison: Mapping[Position, bytes]) -> list[Difference]:
     """Dead letters by source position: neither more nor fewer than the poison, each with its bytes intact."""
-    differences = [f"no dead letter for {place}: {poison[place][:80]!r}" for place in poison.keys() - letters.keys()]
-    differences += [f"a dead letter for {place}: {letters[place][:80]!r}" for place in letters.keys() - poison.keys()]
+    differences: list[Difference] = [
+        Lost(f"no dead letter for {place}: {poison[place][:80]!r}") for place in poison.keys() - letters.keys()
+    ]
     differences += [
-        f"the dead letter of {place} holds {letters[place][:80]!r}, not {poison[place][:80]!r}"
+        Doubled(f"a dead letter for {place}: {letters[place][:80]!r}") for place in letters.keys() - poison.keys()
+    ]
+    differences += [
+        Wrong(f"the dead letter of {place} holds {letters[place][:80]!r}, not {poison[place][:80]!r}")
         for place in letters.keys() & poison.keys()
         if letters[place] != poison[place]
     ]
     return differences
 
 
-def _unlike(what: str, held: Mapping[str, Row], expected: Mapping[str, Row]) -> list[str]:
-    differences = [f"{what} {key} is missing" for key in expected.keys() - held.keys()]
-    differences += [f"{what} {key} should not be there" for key in held.keys() - expected.keys()]
+def _unlike(what: str, held: Mapping[str, Row], expected: Mapping[str, Row]) -> list[Difference]:
+    differences: list[Difference] = [Lost(f"{what} {key} is missing") for key in expected.keys() - held.keys()]
+    differences += [Doubled(f"{what} {key} should not be there") for key in held.keys() - expected.keys()]
     for key in held.keys() & expected.keys():
         differences += [
-            f"{what} {key}: {column} is {held[key].get(column)!r}, expected {value!r}"
+            Wrong(f"{what} {key}: {column} is {held[key].get(column)!r}, expected {value!r}")
             for column, value in expected[key].items()
             if held[key].get(column) != value
         ]

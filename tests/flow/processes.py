@@ -25,6 +25,7 @@ from tutormax_streams.embedded.server import HOST, free_port
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0  # what is promised of SIGTERM under load
 POLL_SECONDS = 0.1
+REASONS = ("stopped by a failure", "tutormax-streams: ")  # of the worker's last line
 OURS = ("TUTORMAX_", "KAFKA_", "POSTGRES_", "REDIS_")
 
 # PR_SET_PDEATHSIG outlives the execv. Not by preexec_fn, which must not be used where there are threads.
@@ -59,7 +60,9 @@ class Worker:
             }
         )
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_at_line = 0
         self._told_to_end = False
+        self.expects_to_crash = False  # by a crash point; whoever asked for it starts it again
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -73,13 +76,14 @@ class Worker:
     @property
     def crashed(self) -> bool:
         """It ended by itself."""
-        return self._process is not None and not self.running and not self._told_to_end
+        return self._process is not None and not self.running and not self._told_to_end and not self.expects_to_crash
 
     def start(self, **changes: str) -> None:
         """Begin to start; see `until_ready`. `changes` replace settings for this process alone."""
         assert not self.running
         self._told_to_end = False
         with self.log.open("ab") as log:
+            self._started_at_line = len(self.log.read_text(errors="replace").splitlines())
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, *command("worker")],
                 env={**self._environment, **changes},
@@ -88,6 +92,10 @@ class Worker:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    def change(self, **settings: str) -> None:
+        """Replace settings from the next start on."""
+        self._environment |= settings
 
     async def until_ready(self, seconds: float = START_SECONDS) -> None:
         """Wait until it says of itself that it is ready."""
@@ -162,6 +170,12 @@ class Worker:
         """Delete all its local state."""
         assert not self.running
         shutil.rmtree(self.data, ignore_errors=True)
+
+    def last_reason(self) -> str:
+        """The newest line of its log that says why it ended; "" if there is none since it was last started."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        said = [line for line in lines[self._started_at_line :] if any(word in line for word in REASONS)]
+        return said[-1].strip() if said else ""
 
     def last_words(self, lines: int = 60) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,74 @@
+"""Faults of Kafka and of the ways to it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.faults.proxy import Door
+from tests.faults.registry import fault
+from tests.faults.run import Run
+
+CUT_SECONDS = 60.0
+AWAY_SECONDS = 60.0
+
+
+async def away(run: Run, how: str, seconds: float) -> None:
+    """Kafka ends ("stop" or "kill") and comes back after a while."""
+    await asyncio.to_thread(getattr(run.ground.kafka, how))
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(run.ground.kafka.start)
+
+
+@fault("kafka-restart", 5, "Kafka is restarted in order")
+async def restart(run: Run) -> None:
+    await away(run, "stop", 0)
+
+
+@fault("kafka-kill9", 5, "SIGKILL of Kafka, started again at once", times=3, short_times=1)
+async def kill(run: Run) -> None:
+    for _ in range(run.times):
+        await away(run, "kill", 0)
+        await asyncio.sleep(run.rng.uniform(2, 10))
+
+
+@fault("kafka-down", 5, "Kafka is down for 60 s")
+async def down(run: Run) -> None:
+    await away(run, "stop", AWAY_SECONDS)
+
+
+@fault("kafka-bounces", 5, "Kafka bounces five times, a few seconds up in between", times=5)
+async def bounce(run: Run) -> None:
+    for _ in range(run.times):
+        await away(run, run.rng.choice(("stop", "kill")), run.rng.uniform(0, 3))
+        await asyncio.sleep(run.rng.uniform(1, 6))
+
+
+@fault("kafka-cut", 6, "one worker's connections to Kafka are cut for 60 s", proxied=True)
+async def cut(run: Run) -> None:
+    await _for_a_while(run, "cut", CUT_SECONDS)
+
+
+@fault("kafka-stall", 6, "one worker's connections to Kafka are stalled for 60 s", proxied=True)
+async def stall(run: Run) -> None:
+    await _for_a_while(run, "stall", CUT_SECONDS)
+
+
+@fault(
+    "kafka-stall-short",
+    6,
+    "one worker's connections to Kafka are stalled for 5 to 14 s",
+    times=6,
+    short_times=1,
+    proxied=True,
+)
+async def stall_shortly(run: Run) -> None:
+    for _ in range(run.times):
+        await _for_a_while(run, "stall", run.rng.uniform(5, 14))
+        await asyncio.sleep(run.rng.uniform(1, 5))
+
+
+async def _for_a_while(run: Run, what: str, seconds: float) -> None:
+    door: Door = run.rng.choice(run.ground.kafka_doors[: len(run.workers)])
+    getattr(door, what)()
+    await asyncio.sleep(seconds)
+    door.mend()

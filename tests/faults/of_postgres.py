@@ -1,0 +1,228 @@
+"""Faults of PostgreSQL and of the ways to it. Windows, and so the topic `metrics`, stay fresh all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import psycopg
+
+from models.metrics import decode
+from tests.faults.registry import fault
+from tests.faults.run import Run
+from tutormax_streams import kafka
+
+AWAY_SECONDS = 60.0
+MOST_WINDOW_AGE_SECONDS = 15.0
+CUT_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tutormax-streams'"
+WRITTEN = ("tutors", "sessions", "student_feedback", "tutor_events", "tutor_performance_metrics")
+
+
+@asynccontextmanager
+async def fresh_windows(run: Run) -> AsyncIterator[None]:
+    """While this lasts, the windows that are published follow the probes, whatever PostgreSQL does."""
+    counted: dict[str, int] = {}
+    oldest = 0.0
+
+    async def read() -> None:
+        nonlocal oldest
+        async with kafka.consumer(run.deployment.settings) as client:
+            ends = await kafka.log_ends(run.deployment.settings, [run.deployment.topics.metrics])
+            client.assign(list(ends))
+            await client.seek_to_beginning()
+            caught_up = False
+            while True:
+                for records in (await client.getmany(timeout_ms=300)).values():
+                    for record in records:
+                        update = decode(record.value)
+                        counted[update.tutor_id] = update.windows["7day"].sessions_completed
+                now = time.monotonic()
+                ages = [
+                    now - probe.acknowledged[counted.get(probe.tutor_id, 0)]
+                    for probe in run.load.probes
+                    if counted.get(probe.tutor_id, 0) < len(probe.acknowledged)
+                ]
+                caught_up = caught_up or max(ages, default=0.0) < 3
+                if caught_up:
+                    oldest = max(oldest, *ages, 0.0)
+
+    reading = asyncio.create_task(read())
+    try:
+        yield
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    run.notes["oldest window (s)"] = round(oldest, 1)
+    assert 0 < oldest < MOST_WINDOW_AGE_SECONDS, f"windows were {oldest:.1f} s old while PostgreSQL was in trouble"
+
+
+async def away(run: Run, how: str, seconds: float) -> None:
+    async with fresh_windows(run):
+        await asyncio.to_thread(getattr(run.ground.postgres, how))
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(run.ground.postgres.start)
+
+
+@fault("postgres-restart", 7, "PostgreSQL is restarted in order")
+async def restart(run: Run) -> None:
+    await away(run, "stop", 0)
+
+
+@fault("postgres-kill9", 7, "SIGKILL of PostgreSQL, started again at once", times=3, short_times=1)
+async def kill(run: Run) -> None:
+    for _ in range(run.times):
+        await away(run, "kill", 0)
+        await asyncio.sleep(run.rng.uniform(2, 8))
+
+
+@fault("postgres-down", 7, "PostgreSQL is down for 60 s", within=30.0)
+async def down(run: Run) -> None:
+    await away(run, "stop", AWAY_SECONDS)
+
+
+@fault("postgres-down-short", 7, "PostgreSQL is down for 12 s", short_times=1, within=30.0)
+async def down_shortly(run: Run) -> None:
+    await away(run, "stop", 12)
+
+
+@fault("postgres-lock", 7, "a table is locked for 60 s", within=30.0)
+async def lock(run: Run) -> None:
+    table = run.rng.choice(("sessions", "tutor_performance_metrics", "tutors"))
+    async with fresh_windows(run):
+        await run.sql(f"LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT pg_sleep({AWAY_SECONDS})")
+
+
+@fault("postgres-slow", 7, "everything that is sent to PostgreSQL takes 500 ms longer, for 60 s", proxied=True)
+async def slow(run: Run) -> None:
+    async with fresh_windows(run):
+        for door in run.ground.postgres_doors:
+            door.slow(0.5)
+        await asyncio.sleep(AWAY_SECONDS)
+        for door in run.ground.postgres_doors:
+            door.mend()
+
+
+@fault("postgres-cut", 6, "one worker's connections to PostgreSQL are cut for 60 s", proxied=True)
+async def cut(run: Run) -> None:
+    await _door(run, "cut")
+
+
+@fault("postgres-stall", 6, "one worker's connections to PostgreSQL are stalled for 60 s", proxied=True)
+async def stall(run: Run) -> None:
+    await _door(run, "stall")
+
+
+async def _door(run: Run, what: str) -> None:
+    door = run.rng.choice(run.ground.postgres_doors[: len(run.workers)])
+    async with fresh_windows(run):
+        getattr(door, what)()
+        await asyncio.sleep(AWAY_SECONDS)
+        door.mend()
+
+
+# -- errors that PostgreSQL answers with --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def raising(run: Run, state: str, share: float) -> AsyncIterator[None]:
+    """Writes to the platform's tables fail with this SQLSTATE, one statement in 1/`share`."""
+    await run.sql(
+        "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF random() < "
+        f"{share} THEN RAISE EXCEPTION 'trouble made by a test' USING ERRCODE = '{state}'; END IF; RETURN NULL; END $$;"
+        + "".join(
+            f"CREATE TRIGGER trouble AFTER INSERT OR UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION trouble();"
+            for table in WRITTEN
+        )
+    )
+    try:
+        yield
+    finally:
+        await run.sql("DROP FUNCTION trouble CASCADE")
+
+
+async def in_trouble(run: Run, state: str, share: float, seconds: float) -> None:
+    async with fresh_windows(run), raising(run, state, share):
+        await asyncio.sleep(seconds)
+
+
+@fault("postgres-disk-full", 7, "PostgreSQL answers every write with 'disk full' for 30 s", short_times=1, within=30.0)
+async def disk_full(run: Run) -> None:
+    await in_trouble(run, "53100", 1.0, 30.0 if not run.is_short else 8.0)
+
+
+@fault("postgres-serialisation", 7, "one write in three fails to serialise, for 30 s")
+async def serialisation(run: Run) -> None:
+    await in_trouble(run, "40001", 0.33, 30.0)
+
+
+@fault("postgres-deadlocks", 7, "two rivals lock rows of metrics in any order, for 30 s")
+async def deadlocks(run: Run) -> None:
+    ended = time.monotonic() + 30
+    died = 0
+
+    async def rival() -> None:
+        nonlocal died
+        while time.monotonic() < ended:
+            tutors = [f"probe-{number}" for number in range(6)]
+            run.rng.shuffle(tutors)
+            with suppress(psycopg.OperationalError):
+                try:
+                    await run.sql(
+                        "".join(
+                            f"UPDATE tutor_performance_metrics SET created_at = created_at WHERE tutor_id = '{tutor}';"
+                            " SELECT pg_sleep(0.05);"
+                            for tutor in tutors
+                        )
+                    )
+                except psycopg.errors.DeadlockDetected:
+                    died += 1
+            await asyncio.sleep(0.05)
+
+    async with fresh_windows(run):
+        await asyncio.gather(rival(), rival())
+    run.notes["deadlocks that hit a rival"] = died
+
+
+@fault("postgres-connections", 7, "PostgreSQL has no connection left for 30 s", within=30.0)
+async def no_connections(run: Run) -> None:
+    taken: list[psycopg.AsyncConnection[Any]] = []
+    async with fresh_windows(run):
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            with suppress(psycopg.OperationalError):
+                while True:
+                    taken.append(
+                        await psycopg.AsyncConnection.connect(run.deployment.database, application_name="somebody")
+                    )
+            if len(taken) < 120:
+                with suppress(psycopg.Error):
+                    await taken[0].execute(CUT_SESSIONS)
+                    await taken[0].commit()
+            await asyncio.sleep(0.5)
+        for connection in taken:
+            await connection.close()
+    run.notes["connections taken"] = len(taken)
+
+
+@fault("postgres-sessions", 7, "all sessions of PostgreSQL are terminated", times=10)
+async def sessions(run: Run) -> None:
+    for _ in range(run.times):
+        await run.sql(CUT_SESSIONS)
+        await asyncio.sleep(run.rng.uniform(0.2, 3))
+
+
+@fault("sigterm-without-postgres", 16, "SIGTERM while PostgreSQL is away", short_times=1, within=30.0)
+async def sigterm_without_postgres(run: Run) -> None:
+    await asyncio.to_thread(run.ground.postgres.stop)
+    await asyncio.sleep(3)
+    worker = run.rng.choice(run.workers)
+    began = time.monotonic()
+    code = await worker.stop()
+    run.notes["stopped within (s)"] = round(time.monotonic() - began, 1)
+    assert code == 0, f"{worker.name} ended with {code} after SIGTERM"
+    worker.start()
+    await asyncio.sleep(5)
+    await asyncio.to_thread(run.ground.postgres.start)

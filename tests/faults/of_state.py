@@ -1,0 +1,168 @@
+"""Faults of local state and of the state in Kafka, of clocks and of versions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+from pathlib import Path
+
+from tests.faults.registry import fault
+from tests.faults.run import Run
+from tests.flow.processes import Worker
+from tutormax_streams import kafka
+from tutormax_streams.rebuild import rebuild
+from tutormax_streams.refused import KAFKA, STATE
+
+SHIFTED = Path(__file__).parent / "shifted"
+CLOCK_SECONDS = 600
+
+
+@fault("disk-lost", 10, "a killed worker's local state is deleted", times=3, short_times=1)
+async def disk_lost(run: Run) -> None:
+    for _ in range(run.times):
+        worker = run.rng.choice(run.workers)
+        worker.kill()
+        worker.forget()
+        worker.start()
+        await run.ready([worker])
+
+
+@fault(
+    "disk-damaged", 10, "files of a killed worker's local state are truncated or overwritten", times=6, short_times=2
+)
+async def disk_damaged(run: Run) -> None:
+    damaged = 0
+    for number in range(run.times):
+        worker = run.rng.choice(run.workers)
+        worker.kill()
+        damaged += damage(worker.data, run.rng, truncate=number % 2 == 0)
+        worker.start()
+        await asyncio.sleep(3)
+        await run.ready()
+    run.notes["files damaged"] = damaged
+
+
+def damage(directory: Path, rng: random.Random, *, truncate: bool) -> int:
+    """Half of the files, each somewhere: how many."""
+    files = [path for path in directory.rglob("*") if path.is_file() and path.stat().st_size > 8]
+    chosen = [path for path in files if rng.random() < 0.5]
+    for path in chosen:
+        at = rng.randrange(path.stat().st_size)
+        if truncate:
+            os.truncate(path, at)
+        else:
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(rng.randbytes(64))
+    return len(chosen)
+
+
+@fault("disks-swapped", 10, "two workers start with each other's local state", times=3)
+async def disks_swapped(run: Run) -> None:
+    for _ in range(run.times):
+        one, two = run.rng.sample(run.workers, 2)
+        one.kill()
+        two.kill()
+        aside = one.data.with_name("aside")
+        one.data.rename(aside)
+        two.data.rename(one.data)
+        aside.rename(two.data)
+        one.start()
+        two.start()
+        await run.ready()
+
+
+@fault("disk-shared", 10, "a worker is given another one's directory: it refuses, and works with its own")
+async def disk_shared(run: Run) -> None:
+    one, two = run.workers[:2]
+    two.kill()
+    two.expects_to_crash = True
+    two.start(TUTORMAX_DATA_DIR=str(one.data))
+    code = await asyncio.to_thread(two.process.wait, 60)
+    said = two.last_words(20)
+    assert code > 0, code
+    assert "give every worker its own TUTORMAX_DATA_DIR" in said, said
+    two.expects_to_crash = False
+    two.start()
+    await run.ready()
+
+
+async def refused(run: Run, *words: str, code: int) -> None:
+    """A start ends with a sentence."""
+    ended, said = await asyncio.to_thread(run.deployment.refused)
+    assert ended == code, (ended, said)
+    for word in (*words, "tutormax-streams rebuild"):
+        assert word in said, said
+
+
+async def stop_all(run: Run) -> None:
+    for worker in run.workers:
+        assert await worker.stop() == 0
+
+
+async def rebuilt(run: Run) -> None:
+    await rebuild(run.deployment.settings, lambda progress: None)
+    for worker in run.workers:
+        worker.forget()
+        worker.start()
+    await run.ready()
+
+
+@fault("changelog-lost", 10, "a changelog is deleted: starts are refused, `rebuild` is the way out", within=90.0)
+async def changelog_lost(run: Run) -> None:
+    await stop_all(run)
+    name = run.rng.choice(run.deployment.topics.changelogs)
+    async with kafka.admin_client(run.deployment.settings) as admin:
+        await admin.delete_topics([name])
+    await asyncio.sleep(3)
+    await refused(run, name, code=STATE)
+    await rebuilt(run)
+
+
+@fault("partitions-changed", 10, "another KAFKA_PARTITIONS: starts are refused, `rebuild` is the way out", within=90.0)
+async def partitions_changed(run: Run) -> None:
+    await stop_all(run)
+    run.deployment.change_partitions(8)
+    await refused(run, "KAFKA_PARTITIONS is 8", code=KAFKA)
+    for worker in run.workers:
+        worker.change(KAFKA_PARTITIONS="8")
+    await rebuilt(run)
+
+
+@fault("clock", 11, "a worker's clock is ten minutes off, ahead and then behind", times=2)
+async def clock(run: Run) -> None:
+    for number in range(run.times):
+        worker = run.rng.choice(run.workers)
+        assert await worker.stop() == 0
+        shift = CLOCK_SECONDS if number % 2 == 0 else -CLOCK_SECONDS
+        worker.start(PYTHONPATH=os.pathsep.join([str(SHIFTED), os.environ.get("PYTHONPATH", "")]), SHIFT=str(shift))
+        report = await worker.until(lambda told: "clock differs" in str(told), 60)
+        assert not report["ready"]
+        await asyncio.sleep(10)
+        assert await worker.stop() == 0
+        worker.start()
+        await run.ready([worker])
+
+
+def copied(worker: Worker, to: Path) -> None:
+    """A worker's local state, as a backup would have it."""
+    shutil.copytree(worker.data, to)
+
+
+@fault("disk-restored", 10, "a worker starts with an old copy of its local state", times=2)
+async def disk_restored(run: Run) -> None:
+    for number in range(run.times):
+        worker = run.rng.choice(run.workers)
+        aside = worker.data.with_name(f"old-{number}")
+        assert await worker.stop() == 0
+        copied(worker, aside)
+        worker.start()
+        await run.ready([worker])
+        await asyncio.sleep(10)
+        worker.kill()
+        worker.forget()
+        aside.rename(worker.data)
+        worker.start()
+        await run.ready([worker])

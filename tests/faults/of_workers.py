@@ -1,0 +1,128 @@
+"""Faults of worker processes: killed, stopped, scaled, frozen, and crashed at exact points."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from tests.faults.registry import fault
+from tests.faults.run import Run
+from tests.faults.stories.zombie_changelogs import EAGER
+from tests.flow.processes import Worker
+from tutormax_streams import kafka
+from tutormax_streams.batches.crashpoints import POINTS
+
+SESSION_TIMEOUT_SECONDS = 10
+REACH_SECONDS = 20.0
+
+
+@fault("kill9", 1, "SIGKILL of a random worker every 0.1 to 10 s", times=100, short_times=5)
+async def kill_workers(run: Run) -> None:
+    longest = 10.0 if run.times > 10 else 3.0
+    for _ in range(run.times):
+        await asyncio.sleep(run.rng.uniform(0.1, longest))
+        worker = run.rng.choice(run.workers)
+        worker.kill()
+        worker.start()
+
+
+@fault("kill9-one", 1, "SIGKILL of one of three workers, which does not come back", times=3, within=30.0)
+async def kill_one(run: Run) -> None:
+    for number in range(run.times):
+        worker = run.rng.choice(run.workers)
+        worker.kill()
+        run.is_over()
+        if number + 1 < run.times:
+            await asyncio.sleep(SESSION_TIMEOUT_SECONDS + 15)
+            worker.start()
+            await run.ready([worker])
+    await asyncio.sleep(SESSION_TIMEOUT_SECONDS)
+
+
+@fault("sigterm", 2, "SIGTERM to one worker after the other, each started again", times=3, short_times=1, most_age=60.0)
+async def restart_rolling(run: Run) -> None:
+    for _ in range(run.times):
+        for worker in run.workers:
+            code = await worker.stop()
+            assert code == 0, f"{worker.name} ended with {code} after SIGTERM"
+            worker.start()
+            await run.ready([worker])
+
+
+@fault("scale", 3, "scale from 1 to 4 to 2 to 3 workers", workers=4, start=1)
+async def scale(run: Run) -> None:
+    first, *others = run.workers
+    for worker in others:
+        worker.start()
+    await run.ready()
+    for worker in (first, others[0]):
+        assert await worker.stop() == 0
+    await asyncio.sleep(SESSION_TIMEOUT_SECONDS)
+    first.start()
+    await run.ready()
+
+
+@fault(
+    "freeze",
+    4,
+    "SIGSTOP past the session timeout, then SIGCONT; changelogs compacted all the while",
+    times=5,
+    short_times=1,
+)
+async def freeze(run: Run) -> None:
+    async with kafka.admin_client(run.deployment.settings) as admin:
+        changelogs = run.deployment.topics.changelogs
+        await admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name, configs=EAGER) for name in changelogs]
+        )
+    for _ in range(run.times):
+        zombie = run.rng.choice(run.workers)
+        zombie.freeze()
+        await asyncio.sleep(SESSION_TIMEOUT_SECONDS + run.rng.uniform(1, 6))
+        zombie.thaw()
+        await asyncio.sleep(3)
+        await run.ready()
+    run.notes["refused late rows"] = run.metric("fenced")
+
+
+@fault("crash-points", 8, "crashes at exact points between two steps", times=200, short_times=10, poison_share=0.05)
+async def crash_at_points(run: Run) -> None:
+    """Each worker crashes again and again, at a random point at a random time."""
+    hit: dict[str, int] = {}
+
+    async def crash(worker: Worker, pairs: list[tuple[str, int, int]]) -> None:
+        worker.expects_to_crash = True
+        for point, occurrence, milliseconds in pairs:
+            worker.kill()
+            if point == "recovering":
+                worker.forget()
+            worker.start(TUTORMAX_CRASH_POINT=f"{point}:{occurrence}:{milliseconds}")
+            if await came_to_its_point(worker):
+                hit[point] = hit.get(point, 0) + 1
+        worker.expects_to_crash = False
+        worker.start()
+
+    pairs = [pair(run.rng, number) for number in range(run.times)]
+    await asyncio.gather(*(crash(worker, pairs[at :: len(run.workers)]) for at, worker in enumerate(run.workers)))
+    await run.ready()
+    run.notes["crashed at a point"] = sum(hit.values())
+    run.notes |= {f"at '{point}'": count for point, count in hit.items()}
+
+
+def pair(rng: random.Random, number: int) -> tuple[str, int, int]:
+    """(point, occurrence, milliseconds until the crash): each point in its turn."""
+    point = POINTS[number % len(POINTS)]
+    rare = point in ("recovering", "rebalancing", "letter sent")
+    return point, rng.randrange(1, 3 if rare else 15), rng.choice((0, 0, 10, 60))
+
+
+async def came_to_its_point(worker: Worker) -> bool:
+    """Whether it crashed there within a while; it does not run any more."""
+    for _ in range(int(REACH_SECONDS / 0.1)):
+        if not worker.running:
+            return True
+        await asyncio.sleep(0.1)
+    worker.kill()
+    return False

@@ -1,0 +1,51 @@
+"""What can be done to a deployment: each fault is a function of a run, registered with what must be true afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.faults.run import Run
+
+Happen = Callable[["Run"], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`number`: of the campaign's list. `within`: seconds after its end in which rows are as fresh as ever again.
+
+    `most_age`: seconds that no row may ever lag behind, for faults that nobody should notice.
+    """
+
+    name: str
+    number: int
+    sentence: str
+    happen: Happen
+    times: int = 1
+    short_times: int = 0  # in the short form; 0: not part of it
+    within: float = 60.0
+    most_age: float | None = None
+    workers: int = 3
+    start: int | None = None  # how many of them run at first, where not all
+    proxied: bool = False  # workers reach both servers through doors
+    settings: Mapping[str, str] = field(default_factory=dict)
+    per_second: float = 60.0
+    poison_share: float = 0.01
+    hot: float = 0.0
+    is_long: bool = False  # only when named, or in `make soak`
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(name: str, number: int, sentence: str, **options: object) -> Callable[[Happen], Happen]:
+    """Register a function as the fault `name`."""
+
+    def register(happen: Happen) -> Happen:
+        assert name not in FAULTS, name
+        FAULTS[name] = Fault(name, number, sentence, happen, **options)  # type: ignore[arg-type]
+        return happen
+
+    return register

@@ -1,0 +1,220 @@
+"""One run of one fault: workers, a steady load, the fault, a verdict, and a second one after all local state is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psycopg
+
+from tests.faults.ground import Ground
+from tests.faults.load import FRESH_SECONDS, Load
+from tests.faults.registry import Fault
+from tests.faults.results import Result, Tally
+from tests.flow import judge
+from tests.flow.driver import Deployment
+from tests.flow.judge import Difference, Position
+from tests.flow.processes import Worker
+from tutormax_streams.topics import RAW
+
+WARM_SECONDS = 3.0
+STILL_FRESH_SECONDS = 12.0  # so long rows must stay fresh: a session times out in 10 s
+QUIET_SECONDS = 180.0
+CONVERGENCE_SECONDS = 40.0
+PARTITIONS = 6
+HEAL_SECONDS = 90.0
+
+
+class Run:
+    """What a fault may use. `rng` makes its random choices."""
+
+    def __init__(
+        self, ground: Ground, fault: Fault, seed: int, home: Path, database: str, *, times: int, is_short: bool
+    ) -> None:
+        self.ground, self.fault, self.seed, self.times, self.is_short = ground, fault, seed, times, is_short
+        self.rng = random.Random(seed)
+        self.notes: dict[str, float | str] = {}
+        self.database_name = database
+        url = ground.postgres.conninfo(database)
+        self.deployment = Deployment(
+            ground.kafka.bootstrap_servers, url, home, partitions=PARTITIONS, settings=dict(fault.settings)
+        )
+        self.workers = [self._worker(number) for number in range(fault.workers)]
+        self.load = Load(self.deployment, seed, fault.per_second, poison_share=fault.poison_share, hot=fault.hot)
+        self._over: float | None = None
+        self._strangers: set[Position] | None = None
+        self._raw_letters: dict[Position, bytes] | None = None
+
+    def _worker(self, number: int) -> Worker:
+        if not self.fault.proxied:
+            return self.deployment.worker()
+        kafka_door, postgres_door = self.ground.kafka_doors[number], self.ground.postgres_doors[number]
+        return self.deployment.worker(
+            KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{kafka_door.port}",
+            TUTORMAX_DATABASE_URL=self.ground.database_behind(postgres_door, self.database_name),
+        )
+
+    # -- for faults -------------------------------------------------------------------------------------------------
+
+    def is_over(self) -> None:
+        """The fault ends here, if that is not when its function returns."""
+        self._over = time.monotonic()
+
+    def expect_strangers(self, places: set[Position]) -> None:
+        """Records at these places may have become anything."""
+        self._strangers = places
+
+    @property
+    def running(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.running]
+
+    async def ready(self, workers: Sequence[Worker] | None = None, seconds: float = HEAL_SECONDS) -> None:
+        """Wait until these (or all that run) say that they are ready. One may end meanwhile and be started again."""
+        for worker in self.running if workers is None else workers:
+            deadline = time.monotonic() + seconds
+            while True:
+                report = await asyncio.to_thread(worker.health) if worker.running else None
+                if report is not None and report["ready"]:
+                    break
+                if time.monotonic() > deadline:
+                    raise AssertionError(
+                        f"{worker.name} is not ready after {seconds} s: {report}\n{worker.last_words()}"
+                    )
+                await asyncio.sleep(0.2)
+
+    async def sql(self, statement: str) -> None:
+        """Run statements, as somebody else would, in one transaction."""
+        async with await psycopg.AsyncConnection.connect(self.deployment.database, application_name="somebody") as it:
+            await it.execute(statement.encode())
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A counter or gauge, summed over the workers that run."""
+        return sum(worker.metric(name, **labels) for worker in self.running)
+
+    # -- the frame --------------------------------------------------------------------------------------------------
+
+    async def play(self) -> Result:
+        """All of it. Whatever goes wrong is in the result."""
+        began = time.monotonic()
+        result = Result(self.fault.name, self.times, self.seed)
+        try:
+            await self._play(result)
+        except Exception as failure:  # noqa: BLE001 - of a worker, a server or the fault: a failed run, not a failed campaign
+            result.failure = f"{type(failure).__name__}: {failure}"
+        result.seconds = time.monotonic() - began
+        result.events, result.notes = self.load.published, self.notes
+        result.gave_up = len(self.deployment.endings)
+        return result
+
+    async def _play(self, result: Result) -> None:
+        async with self.deployment.supervised():
+            for worker in self.workers[: self.fault.start]:
+                worker.start()
+            await self.ready()
+            async with self.load:
+                await asyncio.sleep(WARM_SECONDS)
+                began = time.monotonic()
+                await self.fault.happen(self)
+                over = self._over or time.monotonic()
+                await self._until_fresh(over)
+            result.worst_age, result.fresh_after = self.load.worst_age(began), self.load.fresh_after(over)
+            await self.ready()
+            result.tally = await self.verdict()
+        self._judge_endings()
+        if self.fault.most_age is not None and result.worst_age > self.fault.most_age:
+            raise AssertionError(f"rows were {result.worst_age:.1f} s old, {self.fault.most_age} is promised")
+        result.rebuilt = await self._after_losing_all_disks()
+
+    async def _until_fresh(self, over: float) -> None:
+        """Rows are fresh again within what is promised, and stay so."""
+        fresh_since: float | None = None
+        while fresh_since is None or time.monotonic() - fresh_since < STILL_FRESH_SECONDS:
+            now, age = time.monotonic(), self.load.age()
+            if age >= FRESH_SECONDS:
+                fresh_since = None
+                if now - over > self.fault.within:
+                    raise AssertionError(
+                        f"rows are {age:.1f} s old {now - over:.0f} s after the fault\n" + self._last_words()
+                    )
+            elif fresh_since is None:
+                fresh_since = now
+            await asyncio.sleep(0.2)
+
+    def _judge_endings(self) -> None:
+        """Who ended by itself said why, and not with 0."""
+        mute = [ending for ending in self.deployment.endings if ending.code <= 0 or not ending.reason]
+        if mute:
+            raise AssertionError(f"workers ended without a reason: {mute}\n" + self._last_words())
+        for ending in self.deployment.endings:
+            self.notes[f"{ending.worker} gave up with {ending.code}"] = ending.reason[-300:]
+
+    async def _after_losing_all_disks(self) -> Tally:
+        for worker in self.workers:
+            worker.kill()
+            worker.forget()
+        began_us = time.time_ns() // 1000
+        async with self.deployment.supervised():
+            for worker in self.workers:
+                worker.start()
+            await self.ready()
+            tally = await self.verdict(newer_than_us=began_us)
+        self._judge_endings()
+        return tally
+
+    async def verdict(self, newer_than_us: int = 0) -> Tally:
+        """Raw tables, metrics and dead letters against the oracle, once everything has come through."""
+        await self.deployment.quiet(QUIET_SECONDS)
+        if self._raw_letters is None:
+            self._raw_letters = await self._expected_letters()
+        deadline = time.monotonic() + CONVERGENCE_SECONDS
+        while True:
+            differences = await self._differences(newer_than_us)
+            if not differences or time.monotonic() > deadline:
+                return Tally.of(differences)
+            await asyncio.sleep(1.0)
+
+    async def _differences(self, newer_than_us: int) -> list[Difference]:
+        deployment = self.deployment
+        oracle = await asyncio.to_thread(deployment.oracle)
+        mode = deployment.given.get("TUTORMAX_ENGAGEMENT_MODE", "normalized")
+        differences = await asyncio.to_thread(judge.wrong_tables, deployment.database, oracle)
+        differences += await asyncio.to_thread(judge.wrong_metrics, deployment.database, oracle, newer_than_us, mode)
+        letters = await deployment.letters()
+        if self._strangers is not None:
+            differences = [difference for difference in differences if not isinstance(difference, judge.Doubled)]
+            letters = {place: value for place, value in letters.items() if place not in self._strangers}
+        return differences + judge.wrong_letters(letters, self._raw_letters or {})
+
+    async def _expected_letters(self) -> dict[Position, bytes]:
+        """Where poison landed: producers that send again what they are unsure of may have written it twice."""
+        return self.load.poison_placed | {
+            (name, record.partition, record.offset): record.value
+            for name in RAW
+            for record in await self.deployment.read(self.deployment.topics.raw(name))
+            if record.value in self.load.poison
+        }
+
+    def _last_words(self) -> str:
+        return "\n".join(
+            f"--- {worker.name}\n{worker.last_words(30)}" for worker in self.workers if worker.log.exists()
+        )
+
+
+@asynccontextmanager
+async def begun(ground: Ground, fault: Fault, seed: int, *, times: int, is_short: bool = False) -> AsyncIterator[Run]:
+    """A run on a database and in topics of its own, which are gone afterwards."""
+    database = await asyncio.to_thread(ground.new_database)
+    with tempfile.TemporaryDirectory(prefix="tutormax-faults-", ignore_cleanup_errors=True) as home:
+        run = Run(ground, fault, seed, Path(home), database, times=times, is_short=is_short)
+        try:
+            yield run
+        finally:
+            run.deployment.close()
+            await asyncio.to_thread(ground.mend)
+            await run.deployment.delete_topics()
+            await asyncio.to_thread(ground.drop_database, database)
