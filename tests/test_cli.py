@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -199,9 +202,57 @@ def test_a_worker_without_kafka_ends_with_a_sentence_and_exit_code_3(nobody: str
     assert "Traceback" not in done.stderr
 
 
-def test_a_worker_whose_port_is_taken_ends_with_a_sentence_and_exit_code_2(nobody: str):
-    import socket
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_worker_that_waits_for_kafka_is_stopped_by_a_signal_at_once(number: signal.Signals):
+    """Somebody takes the connection and never says a word."""
+    with socket.create_server((HOST, 0)) as silent:
+        silent.settimeout(60)
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "tutormax_streams", "worker"],
+            env=os.environ
+            | {"TUTORMAX_WEB_PORT": str(free_port()), "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{silent.getsockname()[1]}"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            connection, _ = silent.accept()
+            with connection:
+                time.sleep(0.3)
+                waiting.send_signal(number)
+                started = time.monotonic()
+                out, err = waiting.communicate(timeout=10)
+        finally:
+            waiting.kill()
+    assert waiting.returncode == 0, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert "Unclosed" not in err
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("at", ["environment.load", "startup.check_machine", "worker.Runtime"])
+def test_a_signal_between_the_waits_of_a_start_ends_the_worker_too(
+    number: signal.Signals, at: str, monkeypatch: pytest.MonkeyPatch
+):
+    async def prepared(settings: Settings) -> None:
+        return None
+
+    monkeypatch.setattr("tutormax_streams.startup.prepare", prepared)
+    monkeypatch.setattr("uvloop.install", lambda: None)
+    monkeypatch.setattr("tutormax_streams.logs.configure", lambda *args: None)
+    monkeypatch.setattr(f"tutormax_streams.{at}", lambda *args: os.kill(os.getpid(), number))
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    try:
+        assert tutormax("worker", TUTORMAX_WEB_PORT=str(free_port())).exit_code == 0
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_a_worker_whose_port_is_taken_ends_with_a_sentence_and_exit_code_2(nobody: str):
     with socket.create_server((HOST, 0)) as taken:
         done = worker(TUTORMAX_WEB_PORT=str(taken.getsockname()[1]), TUTORMAX_WEB_HOST=HOST)
     assert done.returncode == 2

@@ -49,14 +49,13 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 @asynccontextmanager
 async def _started(client: Any, settings: Settings) -> AsyncIterator[Any]:
     try:
-        await asyncio.wait_for(client.start(), REQUEST_SECONDS)
-    except (KafkaError, TimeoutError, OSError) as exc:
-        close = client.close if isinstance(client, AIOKafkaAdminClient) else client.stop
-        await close()
-        raise KafkaAway(
-            f"no Kafka broker answers at {settings.kafka_bootstrap_servers}: start it, or set KAFKA_BOOTSTRAP_SERVERS"
-        ) from exc
-    try:
+        try:
+            await asyncio.wait_for(client.start(), REQUEST_SECONDS)
+        except (KafkaError, TimeoutError, OSError) as exc:
+            raise KafkaAway(
+                f"no Kafka broker answers at {settings.kafka_bootstrap_servers}: start it, or set "
+                "KAFKA_BOOTSTRAP_SERVERS"
+            ) from exc
         yield client
     finally:
         close = client.close if isinstance(client, AIOKafkaAdminClient) else client.stop

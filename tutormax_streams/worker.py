@@ -13,8 +13,9 @@ import sys
 import faust
 import uvloop
 
-from tutormax_streams import logs, startup
+from tutormax_streams import logs, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
+from tutormax_streams.epoch import Epoch
 from tutormax_streams.settings import Settings
 from tutormax_streams.web import health
 
@@ -47,6 +48,19 @@ def spare_the_collector() -> None:
     gc.set_threshold(GARBAGE_OBJECTS, 20, 50)
 
 
+async def _prepared(settings: Settings) -> Epoch | None:
+    """The epoch to work in, or None after a signal. Raises `startup.Refused`."""
+    preparing = asyncio.ensure_future(startup.prepare(settings))
+    loop = asyncio.get_running_loop()
+    for number in signals.ENDING:
+        loop.add_signal_handler(number, preparing.cancel)
+    try:
+        return await preparing
+    except asyncio.CancelledError:
+        logger.info("stopped by a signal before work began")
+        return None
+
+
 def run(settings: Settings) -> int:
     """Work until stopped: the process's exit code. 0 after a signal, `startup`'s codes when refused, 70 after a crash."""
     os.environ["TZ"] = "UTC"
@@ -55,12 +69,13 @@ def run(settings: Settings) -> int:
     uvloop.install()
     try:
         startup.check_machine(settings)
-        epoch = asyncio.run(startup.prepare(settings))
+        epoch = asyncio.run(_prepared(settings))
     except startup.Refused as refusal:
         sys.stderr.write(f"tutormax-streams: {refusal}\n")
         return refusal.code
-    except KeyboardInterrupt:
-        return 130
+    if epoch is None:
+        return 0
+    signals.end_the_process()  # the loop that has just ended had them, and Faust takes them when it runs
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     runtime = Runtime(settings, epoch)

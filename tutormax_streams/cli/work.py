@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
+from tutormax_streams import signals
 from tutormax_streams.cli.exits import err, out
 
 Tutors = Annotated[int, typer.Option(min=2, max=100_000, help="How many tutors.")]
@@ -62,6 +63,7 @@ def worker() -> None:
       tutormax-streams worker
       TUTORMAX_ROLES=sink TUTORMAX_WEB_PORT=6067 tutormax-streams worker
     """
+    signals.end_the_process()  # what is imported here takes its time
     from tutormax_streams import environment
     from tutormax_streams import worker as replica
 

@@ -1,0 +1,18 @@
+"""What SIGTERM and SIGINT do to a worker that has not begun to work. Imports nothing slow: it is needed first of all."""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def end_the_process() -> None:
+    """From now on they end the process with 0: nothing has begun that would have to be finished."""
+    for number in ENDING:
+        signal.signal(number, _end)
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
