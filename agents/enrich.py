@@ -20,7 +20,7 @@ import msgspec
 from agents import reading
 from agents.ports import Clock, DeadLetters, Sender, Telemetry
 from models import homes, wire
-from models.enrichment import Derived, derived
+from models.enrichment import DELAY, Derived, delay_hours, derived
 from models.events import Enriched, Feedback, Session, Validated
 from models.facts import Barrier, Fact
 from models.homes import Home, SessionHome
@@ -29,7 +29,6 @@ from tutormax_streams.batches import MergedTable, Partitioner, RecordBatch, Revo
 
 logger = logging.getLogger(__name__)
 
-HOUR_US = 3_600_000_000
 SWEEP_SECONDS = 5.0
 
 
@@ -87,26 +86,32 @@ class Enrich:
         incoming: dict[bytes, Home] = {}
         touched: dict[bytes, Validated] = {}  # one event of each home, the oldest in the log
         moved: set[bytes] = set()  # homes that saw a session in this batch
-        for arrival in arrivals:
-            if arrival.home is None:
-                self.telemetry.count("too_old")
+        too_old = 0
+        for validated, key, home, _ in arrivals:
+            if home is None:
+                too_old += 1
                 continue
-            known = incoming.get(arrival.key)
-            incoming[arrival.key] = arrival.home if known is None else homes.merge(known, arrival.home)
-            touched.setdefault(arrival.key, arrival.validated)
-            if isinstance(arrival.validated.event, Session):
-                moved.add(arrival.key)
+            known = incoming.get(key)
+            if known is None:
+                incoming[key], touched[key] = home, validated
+            else:
+                incoming[key] = homes.merge(known, home)
+            if type(validated.event) is Session:
+                moved.add(key)
+        if too_old:
+            self.telemetry.count("too_old", too_old)
         standing, confirmations = await self.entities.merge(partition, incoming, homes.outgrown)
         if full := incoming.keys() - standing.keys():
             arrivals, more = await self._fitting(partition, arrivals, full, standing)
             confirmations += more
-        enriched = self._winners(arrivals, standing, now_us)
+        enriched = self._winners(arrivals, standing)
         delays = list(self._late_delays(standing, moved, touched))
         by_tutor: dict[int, list[Fact]] = defaultdict(list)
+        facts_of, partition_of = homes.facts, self.tutor_partition
         for key, home in standing.items():
             first = touched[key]
-            for fact in homes.facts(first.event, home, first.origin.time_ms):
-                by_tutor[self.tutor_partition(fact.tutor_id)].append(fact)
+            for fact in facts_of(first.event.home_id, home, first.origin.time_ms):
+                by_tutor[partition_of(fact.tutor_id)].append(fact)
         send = self.send.send
         for pack in wire.packs(enriched, wire.pack_enriched):
             confirmations.append(await send(self.enriched_topic, pack, partition=partition))
@@ -165,24 +170,28 @@ class Enrich:
         stand_in = msgspec.json.encode(validated.event)
         return await self.dead_letters.refuse_event(validated.origin, stand_in, reason, detail)
 
-    def _winners(self, arrivals: list[_Arrival], standing: dict[bytes, Home], now_us: int) -> list[Enriched]:
+    def _winners(self, arrivals: list[_Arrival], standing: dict[bytes, Home]) -> list[Enriched]:
         """Those that their homes hold to be current, each once, and all that are too old for a home to remember: of
         them PostgreSQL's own guard knows more."""
         winners: dict[tuple[bytes, type], Enriched] = {}
         old: list[Enriched] = []
-        for validated, key, mine, own_fields in arrivals:
-            event, fields = validated.event, own_fields
+        superseded = 0
+        is_winner = homes.is_winner
+        for validated, key, mine, fields in arrivals:
+            event = validated.event
             home = standing.get(key)
-            if mine is not None and home is not None and not homes.is_winner(validated, home):
-                self.telemetry.count("superseded")
+            if mine is not None and home is not None and not is_winner(validated, home):
+                superseded += 1
                 continue
-            if isinstance(event, Feedback) and isinstance(home, SessionHome) and home.session is not None:
-                fields = derived(event, now_us, home.session.start_us)
+            if type(event) is Feedback and type(home) is SessionHome and home.session is not None:
+                fields[DELAY] = delay_hours(event.submitted_us, home.session.start_us)
             enriched = Enriched(event, validated.digest, validated.origin, fields, validated.warnings)
             if mine is None:
                 old.append(enriched)
             else:
                 winners[key, type(event)] = enriched
+        if superseded:
+            self.telemetry.count("superseded", superseded)
         return [*winners.values(), *old]
 
     def _late_delays(
@@ -192,8 +201,9 @@ class Enrich:
         for key in moved:
             home = standing.get(key)  # None: each of its events was refused
             if isinstance(home, SessionHome) and home.session is not None and home.feedback is not None:
-                hours = round((home.feedback.version_us - home.session.start_us) / HOUR_US, 2)
-                yield wire.LateDelay(touched[key].event.home_id, home.feedback.version_us, hours)
+                submitted_us = home.feedback.version_us
+                hours = delay_hours(submitted_us, home.session.start_us)
+                yield wire.LateDelay(touched[key].event.home_id, submitted_us, hours)
 
     async def _announce_end(self, batch: RecordBatch, epoch: int) -> list[asyncio.Future[Any]]:
         """Everything of the database's history is behind us: say so to every partition of `facts`, after it landed."""

@@ -59,7 +59,7 @@ class Validate:
             if value is None:
                 tombstones += 1
                 continue
-            outcome = judge(kind, value, now_us if now_us > time_ms * 1000 else time_ms * 1000)
+            outcome = judge(kind, value, max(time_ms * 1000, now_us))
             if type(outcome) is Rejected:
                 reasons[outcome.reason] += 1
                 confirmations.append(

@@ -23,16 +23,17 @@ _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 _TIME_OF_DAY: Final = ("night",) * 5 + ("morning",) * 7 + ("afternoon",) * 5 + ("evening",) * 5 + ("night",) * 2
 
 
-def derived(event: Event, now_us: int, session_start_us: int | None = None) -> Derived:
-    """The derived fields of an event as of `now_us`; `session_start_us` is the start of a feedback's session, if known.
+DELAY: Final = "feedback_delay_hours"
+"""The one field that needs two events: a feedback has it once its session is known."""
 
-    Tutor events have none.
-    """
-    if isinstance(event, Session):
+
+def derived(event: Event, now_us: int) -> Derived:
+    """The fields that follow from an event alone, as of `now_us`. Tutor events have none."""
+    if type(event) is Session:
         return _of_session(event)
-    if isinstance(event, Feedback):
-        return _of_feedback(event, session_start_us)
-    if isinstance(event, Tutor):
+    if type(event) is Feedback:
+        return _of_feedback(event)
+    if type(event) is Tutor:
         return _of_tutor(event, now_us)
     return {}
 
@@ -73,7 +74,7 @@ def _calendar(day: int) -> tuple[bool, int, int]:
     return on.weekday() >= 5, on.isocalendar().week, on.month
 
 
-def _of_feedback(feedback: Feedback, session_start_us: int | None) -> Derived:
+def _of_feedback(feedback: Feedback) -> Derived:
     fields: Derived = {
         "is_positive": feedback.overall_rating >= 4,
         "is_poor": feedback.overall_rating < 3,
@@ -89,9 +90,12 @@ def _of_feedback(feedback: Feedback, session_start_us: int | None) -> Derived:
     if mean is not None and variance is not None:
         fields["avg_category_rating"] = mean
         fields["category_variance"] = variance
-    if session_start_us is not None:
-        fields["feedback_delay_hours"] = round((feedback.submitted_us - session_start_us) / _HOUR_US, 2)
     return fields
+
+
+def delay_hours(submitted_us: int, session_start_us: int) -> float:
+    """`DELAY`: hours from a session's start to its feedback, negative for one given ahead."""
+    return round((submitted_us - session_start_us) / _HOUR_US, 2)
 
 
 @lru_cache(maxsize=8192)  # five ratings of 1 to 5 or none: 7,776 cases

@@ -156,7 +156,7 @@ def fact_of(key: bytes, value: Remembered) -> Fact:
 
 def lies_at(key: bytes, value: Remembered) -> bool:
     """Whether `value` may lie under `key`. Raises `UnicodeDecodeError` for what is no key."""
-    return key == (BARRIER_KEY if isinstance(value, Barriers) else fact_key(fact_of(key, value)))
+    return key == (BARRIER_KEY if isinstance(value, Barriers) else stored(fact_of(key, value))[0])
 
 
 def encode(value: Remembered) -> bytes:

@@ -14,7 +14,7 @@ of its feedback meet in one place, in any order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -69,11 +69,10 @@ def decode(payload: bytes) -> Home:
 
 def home_key(event: Event) -> bytes:
     """Key of the event's home in the table of entities."""
-    if isinstance(event, Session | Feedback):
-        return b"s" + event.session_id.encode()
-    if isinstance(event, TutorEvent):
-        return b"e" + event.event_id.encode()
-    return b"t" + event.tutor_id.encode()
+    kind = type(event)
+    if kind is Session or kind is Feedback:
+        return b"s" + event.home_id.encode()
+    return (b"e" if kind is TutorEvent else b"t") + event.home_id.encode()
 
 
 def lies_at(key: bytes, home: Home) -> bool:
@@ -83,18 +82,19 @@ def lies_at(key: bytes, home: Home) -> bool:
 
 
 def session_part(session: Session, digest: bytes) -> SessionPart:
+    no_show = session.no_show
     return SessionPart(
-        version_us=session.updated_us,
-        digest=digest,
-        tutor_id=session.tutor_id,
-        start_us=session.scheduled_start_us,
-        is_first=session.session_number == 1,
-        completed=not session.no_show and session.actual_start_us is not None,
-        no_show=session.no_show,
-        rescheduled=session.tutor_initiated_reschedule,
-        on_time=session.late_start_minutes <= ON_TIME_MINUTES,
-        engagement=session.engagement_score,
-        objectives_met=session.learning_objectives_met,
+        session.updated_us,
+        digest,
+        session.tutor_id,
+        session.scheduled_start_us,
+        session.session_number == 1,
+        not no_show and session.actual_start_us is not None,
+        no_show,
+        session.tutor_initiated_reschedule,
+        session.late_start_minutes <= ON_TIME_MINUTES,
+        session.engagement_score,
+        session.learning_objectives_met,
     )
 
 
@@ -145,16 +145,13 @@ def is_winner(validated: Validated, home: Home) -> bool:
     return part is not None and part.version_us == event.version_us and part.digest == validated.digest
 
 
-def facts(event: Event, home: Home, time_ms: int) -> Iterator[Fact]:
-    """What each tutor ever named is told (law 3). `event` is any event of the home."""
+def facts(home_id: str, home: Home, time_ms: int) -> Sequence[Fact]:
+    """What each tutor ever named is told (law 3)."""
     if isinstance(home, SessionHome):
-        for tutor_id in home.tutors:
-            yield SessionFact(tutor_id, event.home_id, home.session, home.feedback, time_ms)
-    elif isinstance(home, EventHome):
-        for tutor_id in home.tutors:
-            yield EventFact(tutor_id, event.home_id, home.event, time_ms)
-    else:
-        yield StandingFact(home.tutor_id, home, time_ms)
+        return [SessionFact(tutor_id, home_id, home.session, home.feedback, time_ms) for tutor_id in home.tutors]
+    if isinstance(home, EventHome):
+        return [EventFact(tutor_id, home_id, home.event, time_ms) for tutor_id in home.tutors]
+    return [StandingFact(home.tutor_id, home, time_ms)]
 
 
 def too_old(event: Event, now_us: int) -> bool:

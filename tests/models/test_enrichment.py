@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.enrichment import derived
+from models.enrichment import DELAY, delay_hours, derived
 from models.events import Feedback, Session, Tutor, TutorEvent
 
 DAY_US = 86_400_000_000
@@ -36,8 +36,8 @@ def of_session(**changes: Any) -> dict[str, Any]:
     return derived(msgspec.structs.replace(SESSION, **changes), NOW_US)
 
 
-def of_feedback(session_start_us: int | None = None, **changes: Any) -> dict[str, Any]:
-    return derived(msgspec.structs.replace(FEEDBACK, **changes), NOW_US, session_start_us)
+def of_feedback(**changes: Any) -> dict[str, Any]:
+    return derived(msgspec.structs.replace(FEEDBACK, **changes), NOW_US)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_has_text(text: str, has_text: bool) -> None:
 @pytest.mark.parametrize(
     ("delay_us", "hours"), [(2 * HOUR_US, 2.0), (-90 * 60_000_000, -1.5), (0, 0.0), (HOUR_US // 3, 0.33)]
 )
-def test_delay_is_known_with_the_sessions_start(delay_us: int, hours: float) -> None:
-    assert of_feedback(NOW_US - delay_us)["feedback_delay_hours"] == hours
-    assert "feedback_delay_hours" not in of_feedback()
+def test_delay_counts_from_the_sessions_start(delay_us: int, hours: float) -> None:
+    assert delay_hours(NOW_US, NOW_US - delay_us) == hours
+    assert DELAY not in of_feedback()
 
 
 def test_tutor_events_have_none() -> None:
