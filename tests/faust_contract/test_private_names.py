@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 from faust.transport.consumer import Consumer as AnyConsumer
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from tests.batches.rig import A0, A1, rig
@@ -96,6 +99,28 @@ async def test_committing_goes_through_our_overrides(monkeypatch: pytest.MonkeyP
     called.clear()
     await made.consumer.commit()
     assert "_commit" not in called, "Faust asks `_committed_offset` whether there is anything new"
+
+
+@pytest.mark.parametrize("stock", [True, False])
+async def test_a_thread_that_a_crash_has_ended_can_be_stopped(stock: bool):
+    """Stock mode tells a loop that is closed, logs that as an error, and does not wait for the thread."""
+
+    class Idle(AIOKafkaConsumerThread if stock else BatchConsumerThread):  # type: ignore[misc]
+        async def on_start(self) -> None: ...
+
+        async def on_thread_stop(self) -> None: ...
+
+    app = faust.App("ending", broker="kafka://127.0.0.1:1", autodiscover=False, web_enabled=False)
+    thread = Idle(app.consumer, loop=asyncio.get_running_loop())
+    await thread.start()
+    thread._crash(ValueError("somewhere else"))
+    await eventually(thread.thread_loop.is_closed)
+    if stock:
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            await thread.stop()
+    else:
+        await thread.stop()
+        assert not thread._thread.is_alive()
 
 
 def test_gaps_are_told_to_our_override():

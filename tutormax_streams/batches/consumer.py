@@ -58,6 +58,14 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = wanted.fetch_max_bytes
         return consumer
 
+    def _stopped_set(self) -> None:
+        try:
+            super()._stopped_set()
+        except RuntimeError:
+            if not self.thread_loop.is_closed():
+                raise
+            self._stopped.set()  # after a crash the thread has ended by itself and closed its loop; who stops it joins it
+
     async def seek_here(self, tp: TP, offset: int) -> None:
         """Seek inside the consumer's thread: from outside it would pull records from under a running fetch."""
         await self.call_thread(self._ensure_consumer().seek, TopicPartition(*tp), offset)
