@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint test-long faults bench format clean
+.PHONY: help demo test check lint test-long faults soak bench format clean
 
 help: ## show this list
 	@echo "Targets (options go in ARGS, as in: make demo ARGS=--once):"
@@ -28,12 +28,14 @@ lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-long: $(INSTALLED) ## the properties with 100,000 examples each, and campaigns of faults (hours)
+test-long: $(INSTALLED) ## the properties with 100,000 examples each (hours)
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 0 tests/models $(ARGS)
-	$(BIN)/pytest -m long --timeout 0 tests/flow $(ARGS)
 
-faults: $(INSTALLED) ## the tests that kill processes and servers
-	$(BIN)/pytest tests/faults $(ARGS)
+faults: $(INSTALLED) ## break everything, one after the other, and judge; writes docs/reliability.md (two hours)
+	$(BIN)/python -m tests.faults.campaign $(ARGS)
+
+soak: $(INSTALLED) ## an hour at 500 events a second, and whether memory grows
+	$(BIN)/python -m tests.faults.campaign --only soak $(ARGS)
 
 bench: $(INSTALLED) ## the short form of all benchmarks; prints the table that the README quotes
 	$(BIN)/python -m benchmarks $(ARGS)

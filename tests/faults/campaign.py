@@ -71,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not result.is_right:
                 wrong += 1
                 print(result.trouble(), flush=True)
+    if options.results == results.RESULTS:
+        from docs import reliability  # which imports this module
+
+        reliability.main()
     return 1 if wrong else 0
 
 

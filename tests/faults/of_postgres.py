@@ -66,26 +66,41 @@ async def away(run: Run, how: str, seconds: float) -> None:
         await asyncio.to_thread(run.ground.postgres.start)
 
 
-@fault("postgres-restart", 7, "PostgreSQL is restarted in order")
+@fault("postgres-restart", 7, "PostgreSQL is restarted in order", breaks_servers=True)
 async def restart(run: Run) -> None:
     await away(run, "stop", 0)
 
 
-@fault("postgres-kill9", 7, "SIGKILL of PostgreSQL, started again at once", times=3, short_times=1)
+@fault("postgres-kill9", 7, "SIGKILL of PostgreSQL, started again at once", times=3, short_times=1, breaks_servers=True)
 async def kill(run: Run) -> None:
     for _ in range(run.times):
         await away(run, "kill", 0)
         await asyncio.sleep(run.rng.uniform(2, 8))
 
 
-@fault("postgres-down", 7, "PostgreSQL is down for 60 s", within=30.0)
+@fault("postgres-down", 7, "PostgreSQL is down for 60 s", within=30.0, breaks_servers=True)
 async def down(run: Run) -> None:
     await away(run, "stop", AWAY_SECONDS)
 
 
-@fault("postgres-down-short", 7, "PostgreSQL is down for 12 s", short_times=1, within=30.0)
+@fault(
+    "postgres-down-short", 7, "PostgreSQL is down for 12 s; platform's formula literally", short_times=1, within=30.0,
+    settings={"TUTORMAX_ENGAGEMENT_MODE": "upstream"}, breaks_servers=True,
+)  # fmt: skip
 async def down_shortly(run: Run) -> None:
-    await away(run, "stop", 12)
+    """The sink says that it waits and why; the stream stays ready; liveness does not fail."""
+    async with fresh_windows(run):
+        await asyncio.to_thread(run.ground.postgres.stop)
+        await asyncio.sleep(8)
+        for worker in run.workers:
+            report = await asyncio.to_thread(worker.health)
+            assert report is not None
+            assert report["roles"]["stream"]["ready"], report
+            assert any("PostgreSQL" in reason for reason in report["roles"]["sink"]["reasons"]), report
+            assert worker.get("/livez") == b'{"alive":true}', worker.get("/livez")
+        assert run.metric("sink_retries") > 2
+        await asyncio.sleep(4)
+        await asyncio.to_thread(run.ground.postgres.start)
 
 
 @fault("postgres-lock", 7, "a table is locked for 60 s", within=30.0)
@@ -186,7 +201,7 @@ async def deadlocks(run: Run) -> None:
     run.notes["deadlocks that hit a rival"] = died
 
 
-@fault("postgres-connections", 7, "PostgreSQL has no connection left for 30 s", within=30.0)
+@fault("postgres-connections", 7, "PostgreSQL has no connection left for 30 s", within=30.0, breaks_servers=True)
 async def no_connections(run: Run) -> None:
     taken: list[psycopg.AsyncConnection[Any]] = []
     async with fresh_windows(run):
@@ -207,14 +222,16 @@ async def no_connections(run: Run) -> None:
     run.notes["connections taken"] = len(taken)
 
 
-@fault("postgres-sessions", 7, "all sessions of PostgreSQL are terminated", times=10)
+@fault("postgres-sessions", 7, "all sessions of PostgreSQL are terminated", times=10, breaks_servers=True)
 async def sessions(run: Run) -> None:
     for _ in range(run.times):
         await run.sql(CUT_SESSIONS)
         await asyncio.sleep(run.rng.uniform(0.2, 3))
 
 
-@fault("sigterm-without-postgres", 16, "SIGTERM while PostgreSQL is away", short_times=1, within=30.0)
+@fault(
+    "sigterm-without-postgres", 16, "SIGTERM while PostgreSQL is away", short_times=1, within=30.0, breaks_servers=True
+)
 async def sigterm_without_postgres(run: Run) -> None:
     await asyncio.to_thread(run.ground.postgres.stop)
     await asyncio.sleep(3)

@@ -9,7 +9,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tests.faults.registry import fault
 from tests.faults.run import Run
-from tests.faults.stories.zombie_changelogs import EAGER
+from tests.faults.zombie_changelogs import EAGER
 from tests.flow.processes import Worker
 from tutormax_streams import kafka
 from tutormax_streams.batches.crashpoints import POINTS
@@ -18,7 +18,10 @@ SESSION_TIMEOUT_SECONDS = 10
 REACH_SECONDS = 20.0
 
 
-@fault("kill9", 1, "SIGKILL of a random worker every 0.1 to 10 s", times=100, short_times=5)
+@fault(
+    "kill9", 1, "SIGKILL of a random worker every 0.1 to 10 s", times=100, short_times=5,
+    raw_partitions={"tutors": 7, "sessions": 1},
+)  # fmt: skip
 async def kill_workers(run: Run) -> None:
     longest = 10.0 if run.times > 10 else 3.0
     for _ in range(run.times):

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 import threading
 from collections.abc import Callable
 
 from tutormax_streams.embedded.server import HOST, free_port
 
 CHUNK_BYTES = 1 << 16
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection without a goodbye."""
+    linger = struct.pack("ii", 1, 0)
+    with contextlib.suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
 
 
 class Switchboard:
@@ -89,7 +99,7 @@ class Door:
     def _cut(self) -> None:
         self._is_cut = True
         for writer in self._open:
-            writer.transport.abort()
+            reset(writer)
 
     def _mend(self) -> None:
         self._is_cut, self._delay_seconds = False, 0.0
@@ -97,12 +107,12 @@ class Door:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_cut:
-            writer.transport.abort()
+            reset(writer)
             return
         try:
             from_server, to_server = await asyncio.open_connection(HOST, self._target)
         except OSError:  # as if we were not there: the server does not listen
-            writer.transport.abort()
+            reset(writer)
             return
         ends = {writer, to_server}
         self._open |= ends

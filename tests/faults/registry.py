@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,7 +34,13 @@ class Fault:
     per_second: float = 60.0
     poison_share: float = 0.01
     hot: float = 0.0
-    is_long: bool = False  # only when named, or in `make soak`
+    raw_partitions: Mapping[str, int] = field(default_factory=dict)  # of raw topics that producers made before us
+    breaks_servers: bool = False  # of all who share them
+    is_long: bool = False  # only when named
+
+    def in_short(self) -> Fault:
+        """The same for the short form: fewer workers, less to do."""
+        return replace(self, workers=min(self.workers, 2), per_second=min(self.per_second, 30.0))
 
 
 FAULTS: dict[str, Fault] = {}

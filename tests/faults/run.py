@@ -112,6 +112,8 @@ class Run:
         return result
 
     async def _play(self, result: Result) -> None:
+        if self.fault.raw_partitions:
+            await self.deployment.make_raw_topics(**self.fault.raw_partitions)
         async with self.deployment.supervised():
             for worker in self.workers[: self.fault.start]:
                 worker.start()

@@ -19,16 +19,18 @@ def told(stories: Sequence[Story], deploy: Deploy) -> Endings:
     """How each story ended: None is well."""
 
     async def tell_all() -> Endings:
-        return dict(zip(stories, await asyncio.gather(*map(ending, stories)), strict=True))
-
-    async def ending(story: Story) -> BaseException | None:
-        try:
-            await story(deploy)
-        except (Exception, pytest.fail.Exception, pytest.skip.Exception) as failure:  # noqa: BLE001 - raised again by `judge`
-            return failure
-        return None
+        return dict(zip(stories, await asyncio.gather(*(ending(story, deploy) for story in stories)), strict=True))
 
     return asyncio.run(tell_all())
+
+
+async def ending(story: Story, deploy: Deploy) -> BaseException | None:
+    """How one story ended."""
+    try:
+        await story(deploy)
+    except (Exception, pytest.fail.Exception, pytest.skip.Exception) as failure:  # noqa: BLE001 - raised again by `judge`
+        return failure
+    return None
 
 
 def judge(endings: Endings, story: Story) -> None:

@@ -1,0 +1,145 @@
+"""Writes docs/reliability.md from what the campaign of faults found: `python docs/reliability.py`.
+
+Every figure comes from docs/reliability.jsonl, to which each run of `make faults` appends a line. What is written here
+is only what the campaign cannot know: which bugs it found, and what shows that they are mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from docs.generate import table
+from tests.faults import campaign
+from tests.faults.registry import FAULTS, Fault
+from tests.faults.results import Result, read
+
+PAGE: Final = Path(__file__).with_name("reliability.md")
+MODULES: Final = campaign.MODULES  # they fill `FAULTS`
+
+
+class Found(NamedTuple):
+    """A bug that the campaign found."""
+
+    what: str
+    fault: str
+    mended: str
+    shown_by: str
+
+
+FOUND: Final[tuple[Found, ...]] = ()
+
+HEAD: Final = """# Reliability
+
+What happens to rows when something breaks, as measured. Each line is the newest run of one fault by `make faults`: three
+workers (four where scaled) on a real Apache Kafka and PostgreSQL, a steady stream of hard events (duplicates, shuffles,
+corrections, moves, ratings of foreign sessions, feedback before its session, poison), and the fault. Then two verdicts:
+PostgreSQL and the dead letters against a brute-force oracle that shares no code with the product, and the same once more
+after all local state was deleted and read back from the changelogs. *lost*, *doubled* and *wrong* count rows and letters
+over both verdicts. *oldest* is the greatest age of an event that was not in its row yet, from the beginning of the fault;
+*fresh after* says how long after the fault's end rows were less than 5 s old again, for good. *gave up* counts workers
+that ended by themselves, with a reason and a code other than 0, and were started again as any orchestrator does.
+"""
+
+
+def newest(results: Sequence[Result]) -> dict[str, Result]:
+    """The last run of each fault, in the order of the campaign's list."""
+    last = {result.fault: result for result in results}
+    return {name: last[name] for name in sorted(FAULTS, key=lambda name: FAULTS[name].number) if name in last}
+
+
+def page(results: Sequence[Result]) -> str:
+    runs = newest(results)
+    rows = [row(FAULTS[name], result) for name, result in runs.items()]
+    heading = [
+        "fault",
+        "times",
+        "seed",
+        "events",
+        "lost",
+        "doubled",
+        "wrong",
+        "oldest",
+        "fresh after",
+        "gave up",
+        "right",
+    ]
+    parts = [HEAD, table(heading, rows), ""]
+    parts += [
+        summary(results, runs),
+        "",
+        "## Faults",
+        "",
+        *details(runs),
+        "",
+        "## What the campaign found",
+        "",
+        *found(),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def row(fault: Fault, result: Result) -> list[str]:
+    verdicts = [tally for tally in (result.tally, result.rebuilt) if tally is not None]
+    return [
+        f"[{fault.name}](#{fault.name})",
+        f"{result.times:,}",
+        str(result.seed),
+        f"{result.events:,}",
+        *(str(sum(getattr(tally, kind) for tally in verdicts)) for kind in ("lost", "doubled", "wrong")),
+        f"{result.worst_age:.1f} s",
+        f"{result.fresh_after:.1f} s",
+        str(result.gave_up),
+        "yes" if result.is_right else "**no**",
+    ]
+
+
+def summary(results: Sequence[Result], runs: dict[str, Result]) -> str:
+    if not runs:
+        return "No run yet: `make faults` makes them."
+    missing = [name for name, fault in FAULTS.items() if name not in runs and not fault.is_long]
+    commits = sorted({result.commit for result in runs.values()})
+    events, minutes = sum(r.events for r in runs.values()), sum(r.seconds for r in runs.values()) / 60
+    first, last = min(r.at for r in runs.values()), max(r.at for r in runs.values())
+    wrong = [name for name, result in runs.items() if not result.is_right]
+    sentences = [
+        f"{len(runs)} faults, {events:,} events, {minutes:.0f} minutes, between {first} and {last} UTC.",
+        f"Commits: {', '.join(commits)}.",
+        f"Not right: {', '.join(wrong)}." if wrong else "All right.",
+    ]
+    if missing:
+        sentences.append(f"Not run yet: {', '.join(sorted(missing))}.")
+    return " ".join(sentences)
+
+
+def details(runs: dict[str, Result]) -> list[str]:
+    """What each fault does, and what its run noted besides."""
+    lines = []
+    for name, result in runs.items():
+        fault = FAULTS[name]
+        promised = f"fresh again within {fault.within:g} s"
+        if fault.most_age is not None:
+            promised += f", never older than {fault.most_age:g} s"
+        lines += [f"### {name}", "", f"{fault.sentence[0].upper()}{fault.sentence[1:]}. Stated: {promised}."]
+        figures = [f"{what}: {note:g}" for what, note in result.notes.items() if not isinstance(note, str)]
+        if figures:
+            lines += ["", f"Noted: {'; '.join(figures)}."]
+        if result.failure:
+            lines += ["", "Failed:", "", "```text", result.failure.splitlines()[0], "```"]
+        lines.append("")
+    return lines[:-1]
+
+
+def found() -> list[str]:
+    if not FOUND:
+        return ["Nothing yet."]
+    return [table(["bug", "found by", "mended", "shown by"], [list(bug) for bug in FOUND])]
+
+
+def main() -> None:
+    PAGE.write_text(page(read()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
