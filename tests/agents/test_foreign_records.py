@@ -24,7 +24,8 @@ from tutormax_streams.epoch import Epoch
 from tutormax_streams.refused import STATE, Refused
 
 HOME = homes.home_of(named(1))
-FACT = facts.encode(facts.remembered(SessionFact("t1", "s1", HOME.session, None)))  # type: ignore[union-attr]
+_, REMEMBERED = facts.stored(SessionFact("t1", "s1", HOME.session, None))  # type: ignore[union-attr]
+FACT = facts.encode(REMEMBERED)
 WRITER = b"wrtr-A"
 OURS = {"entities": (b"ss1" + WRITER, homes.encode(HOME)), "tutor_windows": (b"t1\x00ss1" + WRITER, FACT)}
 EVENT = facts.encode(EventPart(NOW_US, b"digest..", "t1", "login", None))
