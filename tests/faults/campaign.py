@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import sys
 import time
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in faults:
             print(f"{fault.number:>3}  {fault.name:<24} x{fault.times:<9} {fault.sentence}")
         return 0
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it has much to say of a broker that is away
     seed = random.SystemRandom().randrange(10_000) if options.seed is None else options.seed
     wrong = 0
     with Ground() as ground:

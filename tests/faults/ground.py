@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import psycopg
 from psycopg import sql
@@ -18,7 +18,7 @@ from tutormax_streams.embedded.kafka import ApacheKafka
 from tutormax_streams.embedded.server import HOST, free_port
 from tutormax_streams.postgres import schema
 
-DOORS = 4
+DOORS = 8
 
 
 class DoorKafka(ApacheKafka):
@@ -45,15 +45,22 @@ class DoorKafka(ApacheKafka):
         }
 
 
+class Doors(NamedTuple):
+    """One worker's ways to the servers."""
+
+    kafka: Door
+    postgres: Door
+
+
 class Ground:
-    """Use as a context manager. Doors belong to the ground; `mend` opens all of them."""
+    """Use as a context manager."""
 
     def __init__(self) -> None:
         self.kafka = DoorKafka()
         self.postgres = EmbeddedPostgres.pick("binaries")
         self._template = f"template_{uuid.uuid4().hex[:8]}"
-        self.kafka_doors: list[Door] = []
-        self.postgres_doors: list[Door] = []
+        self._doors: list[Doors] = []
+        self._free_doors: list[Doors] = []
 
     def __enter__(self) -> Self:
         self.kafka.start()
@@ -61,11 +68,11 @@ class Ground:
             self.postgres.start()
             asyncio.run(self._prepare())
             self._switchboard = Switchboard()
-            self.kafka_doors = [
-                self._switchboard.door(behind, before)
+            self._doors = [
+                Doors(self._switchboard.door(behind, before), self._switchboard.door(self.postgres.port))
                 for behind, before in zip(self.kafka.behind, self.kafka.before, strict=True)
             ]
-            self.postgres_doors = [self._switchboard.door(self.postgres.port) for _ in range(DOORS)]
+            self._free_doors = list(self._doors)
         except BaseException:
             self.close()
             raise
@@ -80,11 +87,21 @@ class Ground:
         self.postgres.close()
 
     def mend(self) -> None:
-        """Everything runs and every door is open."""
+        """Both servers run."""
         self.kafka.start()
         self.postgres.start()
-        for door in (*self.kafka_doors, *self.postgres_doors):
-            door.mend()
+
+    def take_doors(self, count: int) -> list[Doors]:
+        """For workers that nobody else's faults concern."""
+        taken, self._free_doors = self._free_doors[:count], self._free_doors[count:]
+        assert len(taken) == count, "no doors are left"
+        return taken
+
+    def give_back(self, doors: list[Doors]) -> None:
+        for pair in doors:
+            pair.kafka.mend()
+            pair.postgres.mend()
+        self._free_doors += doors
 
     async def _prepare(self) -> None:
         with self._admin() as connection:

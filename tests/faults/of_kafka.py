@@ -68,7 +68,7 @@ async def stall_shortly(run: Run) -> None:
 
 
 async def _for_a_while(run: Run, what: str, seconds: float) -> None:
-    door: Door = run.rng.choice(run.ground.kafka_doors[: len(run.workers)])
+    door: Door = run.rng.choice(run.doors).kafka
     getattr(door, what)()
     await asyncio.sleep(seconds)
     door.mend()

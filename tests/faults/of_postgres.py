@@ -113,11 +113,11 @@ async def lock(run: Run) -> None:
 @fault("postgres-slow", 7, "everything that is sent to PostgreSQL takes 500 ms longer, for 60 s", proxied=True)
 async def slow(run: Run) -> None:
     async with fresh_windows(run):
-        for door in run.ground.postgres_doors:
-            door.slow(0.5)
+        for doors in run.doors:
+            doors.postgres.slow(0.5)
         await asyncio.sleep(AWAY_SECONDS)
-        for door in run.ground.postgres_doors:
-            door.mend()
+        for doors in run.doors:
+            doors.postgres.mend()
 
 
 @fault("postgres-cut", 6, "one worker's connections to PostgreSQL are cut for 60 s", proxied=True)
@@ -131,7 +131,7 @@ async def stall(run: Run) -> None:
 
 
 async def _door(run: Run, what: str) -> None:
-    door = run.rng.choice(run.ground.postgres_doors[: len(run.workers)])
+    door = run.rng.choice(run.doors).postgres
     async with fresh_windows(run):
         getattr(door, what)()
         await asyncio.sleep(AWAY_SECONDS)

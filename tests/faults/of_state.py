@@ -16,6 +16,7 @@ from tutormax_streams.rebuild import rebuild
 from tutormax_streams.refused import KAFKA, STATE
 
 SHIFTED = Path(__file__).parent / "shifted"
+NEXT_VERSION = Path(__file__).parent / "next_version"
 CLOCK_SECONDS = 600
 
 
@@ -131,13 +132,18 @@ async def partitions_changed(run: Run) -> None:
     await rebuilt(run)
 
 
+def path_with(directory: Path) -> str:
+    """PYTHONPATH of a worker with one of our `sitecustomize` modules."""
+    return os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
+
+
 @fault("clock", 11, "a worker's clock is ten minutes off, ahead and then behind", times=2)
 async def clock(run: Run) -> None:
     for number in range(run.times):
         worker = run.rng.choice(run.workers)
         assert await worker.stop() == 0
         shift = CLOCK_SECONDS if number % 2 == 0 else -CLOCK_SECONDS
-        worker.start(PYTHONPATH=os.pathsep.join([str(SHIFTED), os.environ.get("PYTHONPATH", "")]), SHIFT=str(shift))
+        worker.start(PYTHONPATH=path_with(SHIFTED), SHIFT=str(shift))
         report = await worker.until(lambda told: "clock differs" in str(told), 60)
         assert not report["ready"]
         await asyncio.sleep(10)
@@ -166,3 +172,23 @@ async def disk_restored(run: Run) -> None:
         aside.rename(worker.data)
         worker.start()
         await run.ready([worker])
+
+
+@fault(
+    "versions", 14, "a rolling upgrade to a release with another layout of facts, and back by `rebuild`", within=90.0
+)
+async def versions(run: Run) -> None:
+    """While both run, the old ones end at the first record that they cannot read, and say so; nothing is misread."""
+    for worker in run.workers:
+        await worker.stop()
+        worker.change(PYTHONPATH=path_with(NEXT_VERSION))
+        worker.start()
+        await asyncio.sleep(8)
+    await run.ready()
+    ended = [ending for ending in run.deployment.endings if "later release" in ending.reason]
+    run.notes["old workers that ended beside new ones"] = len(ended)
+    assert ended, "no old worker met a record of the later release"
+    await stop_all(run)
+    for worker in run.workers:
+        worker.change(PYTHONPATH=os.environ.get("PYTHONPATH", ""))
+    await rebuilt(run)

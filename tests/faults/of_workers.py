@@ -68,26 +68,26 @@ async def scale(run: Run) -> None:
 
 
 @fault(
-    "freeze",
-    4,
-    "SIGSTOP past the session timeout, then SIGCONT; changelogs compacted all the while",
-    times=5,
-    short_times=1,
-)
+    "freeze", 4, "SIGSTOP past the session timeout, then SIGCONT; changelogs compacted all the while", times=8,
+    short_times=1, proxied=True,
+)  # fmt: skip
 async def freeze(run: Run) -> None:
+    """The way to PostgreSQL is slow, so that a worker is often frozen in the middle of a transaction."""
     async with kafka.admin_client(run.deployment.settings) as admin:
-        changelogs = run.deployment.topics.changelogs
-        await admin.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, name, configs=EAGER) for name in changelogs]
-        )
+        logs = run.deployment.topics.changelogs
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=EAGER) for name in logs])
     for _ in range(run.times):
-        zombie = run.rng.choice(run.workers)
+        number = run.rng.randrange(len(run.workers))
+        zombie, doors = run.workers[number], run.doors[number]
+        doors.postgres.slow(0.2)
+        await asyncio.sleep(run.rng.uniform(2, 4))
         zombie.freeze()
         await asyncio.sleep(SESSION_TIMEOUT_SECONDS + run.rng.uniform(1, 6))
         zombie.thaw()
         await asyncio.sleep(3)
+        doors.postgres.mend()
         await run.ready()
-    run.notes["refused late rows"] = run.metric("fenced")
+    run.notes["late rows refused"] = run.metric("fenced")
 
 
 @fault("crash-points", 8, "crashes at exact points between two steps", times=200, short_times=10, poison_share=0.05)

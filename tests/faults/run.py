@@ -44,6 +44,8 @@ class Run:
         self.deployment = Deployment(
             ground.kafka.bootstrap_servers, url, home, partitions=PARTITIONS, settings=dict(fault.settings)
         )
+        self.doors = ground.take_doors(fault.workers) if fault.proxied else []
+        """By worker, if the fault needs them."""
         self.workers = [self._worker(number) for number in range(fault.workers)]
         self.load = Load(self.deployment, seed, fault.per_second, poison_share=fault.poison_share, hot=fault.hot)
         self._over: float | None = None
@@ -53,7 +55,7 @@ class Run:
     def _worker(self, number: int) -> Worker:
         if not self.fault.proxied:
             return self.deployment.worker()
-        kafka_door, postgres_door = self.ground.kafka_doors[number], self.ground.postgres_doors[number]
+        kafka_door, postgres_door = self.doors[number]
         return self.deployment.worker(
             KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{kafka_door.port}",
             TUTORMAX_DATABASE_URL=self.ground.database_behind(postgres_door, self.database_name),
@@ -217,6 +219,7 @@ async def begun(ground: Ground, fault: Fault, seed: int, *, times: int, is_short
             yield run
         finally:
             run.deployment.close()
+            ground.give_back(run.doors)
             await asyncio.to_thread(ground.mend)
             await run.deployment.delete_topics()
             await asyncio.to_thread(ground.drop_database, database)
