@@ -60,8 +60,6 @@ def reason(error: BaseException) -> tuple[str, str]:
     sentence is made of the error's kind, column and constraint."""
     if isinstance(error, errors.UniqueViolation):
         return "duplicate", f"another row already holds this value ({_constraint(error)})"
-    if isinstance(error, errors.ForeignKeyViolation):
-        return "missing_parent", f"the row it belongs to does not exist ({_constraint(error)})"
     if isinstance(error, psycopg.Error) and error.sqlstate:
         column = error.diag.column_name
         where = f" in column {column}" if column else f" ({_constraint(error)})" if error.diag.constraint_name else ""
