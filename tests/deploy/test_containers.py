@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 import venv
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tutormax_streams import environment
 from tutormax_streams.embedded import ApacheKafka
 from tutormax_streams.embedded.server import free_port
 
@@ -58,6 +61,12 @@ def test_workers_can_be_scaled() -> None:
     assert all(":" not in volume for volume in worker["volumes"]), "a named volume would be shared"
     assert worker["volumes"] == [instruction("VOLUME")], "the tables' directory is each container's own"
     assert not {"TUTORMAX_INSTANCE_ID", "TUTORMAX_DATA_DIR"} & worker["environment"].keys()
+
+
+def test_workers_are_given_nothing_that_they_do_not_read() -> None:
+    read = environment.variables().keys()
+    for name in ("worker", "setup"):
+        assert SERVICES[name]["environment"].keys() <= read, name
 
 
 def test_workers_start_after_what_they_need() -> None:
@@ -120,6 +129,28 @@ def test_the_image_runs_our_command_as_nobody_special() -> None:
     assert DOCKERFILE.count("\nFROM ") == 2, "tools stay in the stage that builds"
     grace = SERVICES["worker"]["stop_grace_period"]
     assert int(grace.removesuffix("s")) > 30, "a worker may take 30 s to drain"
+
+
+@pytest.mark.parametrize(("path", "healthy"), [("/livez", True), ("/elsewhere", False)])
+def test_the_image_asks_livez_on_the_port_that_the_worker_has(path: str, healthy: bool) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == path else 404)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    command: list[str] = json.loads(re.findall(r"^HEALTHCHECK .*\\\n +CMD (.*)$", FINAL_STAGE, re.MULTILINE)[0])
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        done = subprocess.run(
+            [sys.executable, *command[1:]],
+            env=os.environ | {"TUTORMAX_WEB_PORT": str(server.server_port)},
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode == 0) == healthy, done.stderr
 
 
 def test_the_builder_gets_what_the_dockerfile_copies_and_nothing_else() -> None:
