@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import logging
 import random
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -26,10 +27,18 @@ from tests.faults.run import begun
 MODULES = (of_workers, of_kafka, of_postgres, of_inputs, of_state, of_everything)  # they fill `FAULTS`
 
 
-async def play(ground: Ground, fault: Fault, seed: int, *, times: int, is_short: bool = False) -> Result:
-    """One run."""
+async def play(
+    ground: Ground, fault: Fault, seed: int, *, times: int, is_short: bool = False, keep: Path | None = None
+) -> Result:
+    """One run. What the workers of a run that is not right wrote goes to the directory `keep`."""
     async with begun(ground, fault, seed, times=times, is_short=is_short) as run:
-        return await run.play()
+        result = await run.play()
+        if keep is not None and not result.is_right:
+            for worker in run.workers:
+                if worker.log.exists():
+                    keep.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(worker.log, keep / f"{fault.name}-{seed}-{worker.name}.log")
+        return result
 
 
 def chosen(only: str | None, but: str | None, *, soak: bool) -> list[Fault]:
@@ -51,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="also those that take very long: backlog, idle, soak")
     parser.add_argument("--list", action="store_true", help="print the faults and end")
     parser.add_argument("--results", type=Path, default=results.RESULTS, help="file that results are appended to")
+    parser.add_argument("--keep", type=Path, help="directory for the workers' logs of runs that were not right")
     options = parser.parse_args(arguments)
     faults = chosen(options.only, options.but, soak=options.all)
     if options.list:
@@ -67,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for fault in faults:
             print(f"{time.strftime('%H:%M:%S')} {fault.name}: {fault.sentence}", flush=True)
-            result = asyncio.run(play(ground, fault, seed, times=options.times or fault.times))
+            result = asyncio.run(play(ground, fault, seed, times=options.times or fault.times, keep=options.keep))
             results.append(result, options.results)
             print(result.line(), flush=True)
             if not result.is_right:

@@ -111,6 +111,8 @@ class Run:
         result.seconds = time.monotonic() - began
         result.events, result.notes = self.load.published, self.notes
         result.gave_up = len(self.deployment.endings)
+        for ending in self.deployment.endings:
+            self.notes[f"{ending.worker} gave up with {ending.code}"] = ending.reason[-300:]
         return result
 
     async def _play(self, result: Result) -> None:
@@ -154,8 +156,6 @@ class Run:
         mute = [ending for ending in self.deployment.endings if ending.code <= 0 or not ending.reason]
         if mute:
             raise AssertionError(f"workers ended without a reason: {mute}\n" + self._last_words())
-        for ending in self.deployment.endings:
-            self.notes[f"{ending.worker} gave up with {ending.code}"] = ending.reason[-300:]
 
     async def _after_losing_all_disks(self) -> Tally:
         for worker in self.workers:
