@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import logging
 import random
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -34,10 +33,7 @@ async def play(
     async with begun(ground, fault, seed, times=times, is_short=is_short) as run:
         result = await run.play()
         if keep is not None and not result.is_right:
-            for worker in run.workers:
-                if worker.log.exists():
-                    keep.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(worker.log, keep / f"{fault.name}-{seed}-{worker.name}.log")
+            run.keep_logs(keep)
         return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -202,6 +203,13 @@ class Run:
             for record in await self.deployment.read(self.deployment.topics.raw(name))
             if record.value in self.load.poison
         }
+
+    def keep_logs(self, directory: Path) -> None:
+        """Copy what the workers wrote."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for worker in self.workers:
+            if worker.log.exists():
+                shutil.copy(worker.log, directory / f"{self.fault.name}-{self.seed}-{worker.name}.log")
 
     def _last_words(self) -> str:
         return "\n".join(
