@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError, KafkaTimeoutError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tutormax_streams.settings import Settings
@@ -174,6 +175,29 @@ async def log_ends(settings: Settings, topics: Iterable[str]) -> dict[TopicParti
         begins = await client.beginning_offsets(partitions)
         ends = await client.end_offsets(partitions)
         return {tp: (begins[tp], ends[tp]) for tp in partitions}
+
+
+async def leaders_answer(settings: Settings, partitions: Sequence[TopicPartition], seconds: float) -> bool:
+    """Wait until the leader of each partition serves it: False when `seconds` have passed before.
+
+    Metadata name a leader before that broker knows, and until it does clients are refused, each time with a line in the
+    log.
+    """
+    fetcher = logging.getLogger("aiokafka.consumer.fetcher")
+    fetcher.addFilter(_no_leader_yet)
+    try:
+        async with consumer(settings) as client:
+            await asyncio.wait_for(client.beginning_offsets(partitions), seconds)
+    except (TimeoutError, KafkaTimeoutError):
+        return False
+    else:
+        return True
+    finally:
+        fetcher.removeFilter(_no_leader_yet)
+
+
+def _no_leader_yet(record: logging.LogRecord) -> bool:
+    return "NotLeaderForPartitionError" not in record.getMessage()
 
 
 async def committed_offsets(settings: Settings, group: str) -> Mapping[TopicPartition, int]:

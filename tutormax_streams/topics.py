@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from tables import entities, tutor_windows
-from tutormax_streams.kafka import admin_client
+from tutormax_streams.kafka import admin_client, leaders_answer
 from tutormax_streams.settings import Settings
 
 DAY_MS = 86_400_000
@@ -161,7 +162,7 @@ async def check(settings: Settings) -> list[str]:
 
 
 async def create(admin: AIOKafkaAdminClient, settings: Settings, plans: list[Plan]) -> None:
-    """Create topics and wait until every broker shows their partitions. A topic that exists by now is left alone."""
+    """Create topics and wait until their partitions can be read and written. A topic that exists by now is left alone."""
     if not plans:
         return
     wanted = [
@@ -186,10 +187,15 @@ async def create(admin: AIOKafkaAdminClient, settings: Settings, plans: list[Pla
         found = await admin.describe_topics(names)
         ready = {t["topic"] for t in found if not t["error_code"] and t["partitions"] and _led(t)}
         if ready.issuperset(names):
-            return
+            break
         if asyncio.get_running_loop().time() > deadline:
             raise TopicsWrong([f"topic {name} was created but shows no leader" for name in set(names) - ready])
         await asyncio.sleep(0.1)
+    partitions = [TopicPartition(t["topic"], p["partition"]) for t in found for p in t["partitions"]]
+    if not await leaders_answer(settings, partitions, CREATION_SECONDS):
+        raise TopicsWrong(
+            [f"topics {', '.join(names)} were created, but their leaders did not answer in {CREATION_SECONDS:.0f} s"]
+        )
 
 
 async def widen(admin: AIOKafkaAdminClient, plans: list[Plan]) -> None:

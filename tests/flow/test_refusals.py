@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 import pytest
+from aiokafka import TopicPartition
 
 from tests.flow.stories import Deploy
 from tutormax_streams import epoch as epochs
-from tutormax_streams import startup, topics
+from tutormax_streams import kafka, startup, topics
 from tutormax_streams.embedded.server import HOST, free_port
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.refused import CONFIGURATION, KAFKA, POSTGRES, STATE, Refused
@@ -59,6 +61,23 @@ async def test_workers_that_begin_a_deployment_together_all_start(deploy: Deploy
     for worker in workers:
         worker.start()
     await asyncio.gather(*(worker.until_ready() for worker in workers))
+
+
+async def test_topics_can_be_used_as_soon_as_they_are_made(deploy: Deploy, caplog: pytest.LogCaptureFixture):
+    """Metadata name leaders before these know it themselves: clients that came then filled the log with refusals."""
+    settings = deploy(partitions=24).settings
+    with caplog.at_level(logging.WARNING):
+        await topics.ensure(settings)
+        assert await epochs.read(settings) is None
+        ends = await kafka.log_ends(settings, [plan.name for plan in topics.Topics.of(settings).plans(24)])
+    assert len(ends) > 24 * 8
+    assert "NotLeader" not in caplog.text
+
+
+async def test_leaders_that_do_not_answer_are_waited_for_in_vain_for_a_while_only(deploy: Deploy):
+    settings = deploy().settings
+    nowhere = [TopicPartition("there.is.no.such.topic", 0)]
+    assert not await kafka.leaders_answer(settings, nowhere, 0.5)
 
 
 async def test_a_first_start_that_was_interrupted_begins_again(deploy: Deploy):
