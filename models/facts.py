@@ -8,7 +8,8 @@
    "elsewhere": it counts for nothing, yet its start and its version stay known, so that a rating given to one tutor
    for another's session finds its start and an old version cannot rise again.
 4. A fact matters until max(scheduled start, version time) + 121 days: 90 for the longest window and 31 that a start
-   may lie ahead.
+   may lie ahead. After that nothing that comes late can rise again, if no version's start lies further ahead of its own
+   `updated_at` than those 31 days (decision 002 says what happens otherwise).
 """
 
 from __future__ import annotations
