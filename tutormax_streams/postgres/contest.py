@@ -12,6 +12,7 @@ from agents.ports import Persisted
 from models.events import Enriched
 from models.rows import Row
 from models.versions import Version, digest
+from tutormax_streams.postgres.arrays import texts
 from tutormax_streams.postgres.database import Connection
 from tutormax_streams.postgres.kinds import Kind
 
@@ -83,7 +84,7 @@ async def verdicts(
     connection: Connection, kind: Kind, candidates: list[Candidate]
 ) -> list[tuple[Candidate, Verdict, Row | None]]:
     """Compare what an upsert left out with what is stored. The upsert has locked the rows that it did not change."""
-    keys = [candidate.id for candidate in candidates]
+    keys = texts([candidate.id for candidate in candidates])
     found = await connection.execute(kind.stored, [keys], binary=True)
     stored = {row[kind.key_position]: row for row in await found.fetchall()}
     return [(c, _verdict(kind, c, stored.get(c.id)), stored.get(c.id)) for c in candidates]

@@ -9,9 +9,10 @@ mentions it in an update locks out all who insert sessions of that tutor, who lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from tutormax_streams.postgres.arrays import texts
 from tutormax_streams.postgres.database import Connection
 
 
@@ -31,27 +32,29 @@ class Answer(NamedTuple):
     movers: set[str]
 
 
-_HOLDERS: Final = "SELECT tutor_id, email, updated_at FROM tutors WHERE tutor_id = ANY(%s) OR email = ANY(%s)"
+_HOLDERS: Final = (
+    "SELECT tutor_id, email, updated_at FROM tutors WHERE tutor_id = ANY(%s::text[]) OR email = ANY(%s::text[])"
+)
 
 # The unique index is checked row by row, so whoever hands an address on lets go of it first. Only rows that the batch
 # is certain to overwrite: the version is the guard, and the row stays locked until then.
 _LET_GO: Final = """
 UPDATE tutors AS stored SET email = 'handed-on:' || stored.tutor_id
 FROM pg_temp.tutormax_staged_tutors AS staged
-WHERE stored.tutor_id = staged.tutor_id AND stored.updated_at < staged.updated_at AND stored.tutor_id = ANY(%s)
+WHERE stored.tutor_id = staged.tutor_id AND stored.updated_at < staged.updated_at AND stored.tutor_id = ANY(%s::text[])
 """
 
 _HAND_OUT: Final = """
 UPDATE tutors AS stored SET email = staged.email FROM pg_temp.tutormax_staged_tutors AS staged
-WHERE stored.tutor_id = staged.tutor_id AND stored.email <> staged.email AND stored.tutor_id = ANY(%s)
+WHERE stored.tutor_id = staged.tutor_id AND stored.email <> staged.email AND stored.tutor_id = ANY(%s::text[])
 """
 
 
 async def answer(connection: Connection, wishes: Iterable[Wish]) -> Answer:
     """Decide on what is stored now. A writer who interferes later shows as a unique violation."""
     by_tutor = {wish.tutor_id: wish for wish in wishes}
-    emails = list({wish.email for wish in by_tutor.values()})
-    found = await connection.execute(_HOLDERS, [list(by_tutor), emails], binary=True)
+    emails = {wish.email for wish in by_tutor.values()}
+    found = await connection.execute(_HOLDERS, [texts(by_tutor), texts(emails)], binary=True)
     stored = {tutor_id: Wish(tutor_id, email, updated_us) for tutor_id, email, updated_us in await found.fetchall()}
     moving = {
         wish.tutor_id: wish.email
@@ -61,14 +64,14 @@ async def answer(connection: Connection, wishes: Iterable[Wish]) -> Answer:
     return decide(moving, {holder.tutor_id: holder.email for holder in stored.values()})
 
 
-async def let_go(connection: Connection, movers: Iterable[str]) -> None:
+async def let_go(connection: Connection, movers: Collection[str]) -> None:
     """Free the addresses of `movers`. The stage of tutors must be filled, and moved on next."""
-    await connection.execute(_LET_GO, [list(movers)])
+    await connection.execute(_LET_GO, [texts(movers)])
 
 
 async def hand_out(connection: Connection, tutor_ids: Sequence[str]) -> None:
     """Give the tutors whose rows were just moved on from the stage their addresses."""
-    await connection.execute(_HAND_OUT, [list(tutor_ids)])
+    await connection.execute(_HAND_OUT, [texts(tutor_ids)])
 
 
 def decide(moving: dict[str, str], stored: dict[str, str]) -> Answer:

@@ -58,7 +58,7 @@ class Kind:
     def stored(self) -> bytes:
         """Rows by keys, as `event_of` takes them; to be read in binary."""
         return (
-            SQL("SELECT {columns} FROM {table} WHERE {key} = ANY(%s)")
+            SQL("SELECT {columns} FROM {table} WHERE {key} = ANY(%s::text[])")
             .format(columns=self.selected(), table=Identifier(self.table), key=Identifier(self.key))
             .as_bytes()
         )

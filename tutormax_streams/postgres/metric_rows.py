@@ -22,6 +22,7 @@ from psycopg.sql import SQL, Identifier
 
 from models.metrics import MetricsUpdated, decode, encode
 from models.rows import METRIC_COLUMNS, metric_rows
+from tutormax_streams.postgres.arrays import texts
 from tutormax_streams.postgres.database import Connection, Database
 from tutormax_streams.postgres.errors import VALUE_ERRORS, Fault, fault, reason
 from tutormax_streams.postgres.staging import Stage, prepared
@@ -110,7 +111,9 @@ _PARKING: Final = Stage(
 )
 STAGES: Final = (STAGE, _PARKING)
 
-_FENCES: Final = "SELECT tutor_id, epoch, position, as_of FROM tutormax_streams.metric_fences WHERE tutor_id = ANY(%s)"
+_FENCES: Final = (
+    "SELECT tutor_id, epoch, position, as_of FROM tutormax_streams.metric_fences WHERE tutor_id = ANY(%s::text[])"
+)
 
 _PARK: Final = """
 INSERT INTO tutormax_streams.parked_metrics AS stored (tutor_id, epoch, position, as_of, facts_partition, payload)
@@ -122,9 +125,11 @@ WHERE (stored.epoch, stored.position, stored.as_of) < (excluded.epoch, excluded.
 """
 _ANY_PARKED: Final = "SELECT FROM tutormax_streams.parked_metrics LIMIT 1"
 # As in `parking`: first what waits, in order, then the rest. Who takes along what waits leaves out what others hold.
-_HOLD: Final = "SELECT FROM tutormax_streams.parked_metrics WHERE tutor_id = ANY(%s) ORDER BY tutor_id FOR UPDATE"
+_HOLD: Final = (
+    "SELECT FROM tutormax_streams.parked_metrics WHERE tutor_id = ANY(%s::text[]) ORDER BY tutor_id FOR UPDATE"
+)
 _TAKE_OF_TUTORS: Final = """
-SELECT facts_partition, payload FROM tutormax_streams.parked_metrics WHERE tutor_id = ANY(%s)
+SELECT facts_partition, payload FROM tutormax_streams.parked_metrics WHERE tutor_id = ANY(%s::text[])
 ORDER BY tutor_id FOR UPDATE SKIP LOCKED
 """
 _TAKE_READY: Final = """
@@ -132,10 +137,10 @@ SELECT facts_partition, payload FROM tutormax_streams.parked_metrics AS parked
 WHERE EXISTS (SELECT FROM tutors WHERE tutors.tutor_id = parked.tutor_id)
 ORDER BY tutor_id LIMIT %s FOR UPDATE SKIP LOCKED
 """
-_FORGET: Final = "DELETE FROM tutormax_streams.parked_metrics WHERE tutor_id = ANY(%s)"
+_FORGET: Final = "DELETE FROM tutormax_streams.parked_metrics WHERE tutor_id = ANY(%s::text[])"
 _FORGET_SUPERSEDED: Final = """
 DELETE FROM tutormax_streams.parked_metrics AS parked USING tutormax_streams.metric_fences AS fence
-WHERE parked.tutor_id = ANY(%s) AND fence.tutor_id = parked.tutor_id
+WHERE parked.tutor_id = ANY(%s::text[]) AND fence.tutor_id = parked.tutor_id
     AND (parked.epoch, parked.position, parked.as_of) <= (fence.epoch, fence.position, fence.as_of)
 """
 
@@ -184,12 +189,12 @@ async def unpark(connection: Connection, tutor_ids: Sequence[str], *, careful: b
     waited for them. What is refused stays, to be reported by `MetricsWriter.retry_parked`."""
     if not await _any_parked(connection):
         return FlushResult()
-    taken = await _take(connection, _TAKE_OF_TUTORS, list(tutor_ids))
+    taken = await _take(connection, _TAKE_OF_TUTORS, texts(tutor_ids))
     return await _unpark(connection, taken, careful=careful, keep_refused=True)
 
 
 async def _store(connection: Connection, updates: list[Update], careful: bool) -> FlushResult:
-    tutor_ids = [update.record.tutor_id for update in updates]
+    tutor_ids = texts([update.record.tutor_id for update in updates])
     cleaning = await _any_parked(connection)
     if cleaning:
         await connection.execute(_HOLD, [tutor_ids])
@@ -212,7 +217,7 @@ async def _unpark(
     staying = {update.record.tutor_id for update in moved.waiting}
     staying |= {record.tutor_id for record, _, _ in moved.result.refused if keep_refused}
     gone = [update.record.tutor_id for update in updates if update.record.tutor_id not in staying]
-    await connection.execute(_FORGET, [gone])
+    await connection.execute(_FORGET, [texts(gone)])
     return moved.result
 
 
@@ -259,7 +264,7 @@ async def _halved(connection: Connection, updates: list[Update]) -> _Moved:
 
 
 async def _fences(connection: Connection, tutor_ids: set[str]) -> dict[str, tuple[int, int, int]]:
-    found = await connection.execute(_FENCES, [list(tutor_ids)], binary=True)
+    found = await connection.execute(_FENCES, [texts(tutor_ids)], binary=True)
     return {tutor_id: (epoch, position, as_of_us) for tutor_id, epoch, position, as_of_us in await found.fetchall()}
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from models.events import Enriched, Feedback, Session
 from models.versions import Version
+from tutormax_streams.postgres.arrays import integers, octets, texts
 from tutormax_streams.postgres.database import Connection
 from tutormax_streams.postgres.staging import Stage
 
@@ -60,12 +61,12 @@ JOIN unnest(%s::text[], %s::text[]) AS own (kind, id)
 ORDER BY parked.kind, parked.id FOR UPDATE OF parked
 """
 _TAKE_OF_TUTORS: Final = """
-SELECT kind, id, payload FROM tutormax_streams.parked WHERE tutor_id = ANY(%s) AND refused IS NULL
+SELECT kind, id, payload FROM tutormax_streams.parked WHERE tutor_id = ANY(%s::text[]) AND refused IS NULL
 ORDER BY kind DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
 """
 _TAKE_OF_SESSIONS: Final = """
 SELECT kind, id, payload FROM tutormax_streams.parked
-WHERE kind = 'feedback' AND id = ANY(%s) AND refused IS NULL
+WHERE kind = 'feedback' AND id = ANY(%s::text[]) AND refused IS NULL
 ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
 """
 _TAKE_READY: Final = """
@@ -103,7 +104,7 @@ async def hold(connection: Connection, keys: Sequence[Key]) -> set[Key]:
     if not keys:
         return set()
     kinds, ids = zip(*keys, strict=True)
-    found = await connection.execute(_HOLD, [list(kinds), list(ids)])
+    found = await connection.execute(_HOLD, [texts(kinds), texts(ids)])
     return set(await found.fetchall())
 
 
@@ -117,12 +118,12 @@ async def park(connection: Connection, waiting: Sequence[tuple[str, Enriched]]) 
 
 async def take_of_tutors(connection: Connection, tutor_ids: Sequence[str], limit: int) -> list[Parked]:
     """What waits for one of these tutors."""
-    return await _take(connection, _TAKE_OF_TUTORS, list(tutor_ids), limit)
+    return await _take(connection, _TAKE_OF_TUTORS, texts(tutor_ids), limit)
 
 
 async def take_of_sessions(connection: Connection, session_ids: Sequence[str], limit: int) -> list[Parked]:
     """Feedback that waits for one of these sessions."""
-    return await _take(connection, _TAKE_OF_SESSIONS, list(session_ids), limit)
+    return await _take(connection, _TAKE_OF_SESSIONS, texts(session_ids), limit)
 
 
 async def take_ready(connection: Connection, limit: int) -> list[Parked]:
@@ -142,7 +143,7 @@ async def settle(connection: Connection, done: Mapping[Key, Version]) -> None:
         return
     kinds, ids = zip(*done.keys(), strict=True)
     times, digests = zip(*done.values(), strict=True)
-    await connection.execute(_SETTLE, [list(kinds), list(ids), list(times), list(digests)])
+    await connection.execute(_SETTLE, [texts(kinds), texts(ids), integers(times), octets(digests)])
 
 
 async def refuse(connection: Connection, refused: Iterable[tuple[Key, str]]) -> None:

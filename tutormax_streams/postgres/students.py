@@ -14,6 +14,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from models.rows import STUDENT_COLUMNS, student_stub_row
+from tutormax_streams.postgres.arrays import texts
 from tutormax_streams.postgres.database import Connection, Database
 from tutormax_streams.postgres.errors import VALUE_ERRORS, Fault, fault, reason
 from tutormax_streams.postgres.staging import Stage, prepared
@@ -45,7 +46,7 @@ async def ensure(database: Database, student_ids: Collection[str], now_us: int) 
         return {}
     impossible: dict[str, tuple[str, str]] = {}
     try:
-        missing = await database.run(partial(_missing, student_ids=list(student_ids)))
+        missing = await database.run(partial(_missing, student_ids=student_ids))
         if missing:
             await _insert(database, missing, now_us)
     except (psycopg.Error, *VALUE_ERRORS) as error:
@@ -61,8 +62,8 @@ async def ensure(database: Database, student_ids: Collection[str], now_us: int) 
     return impossible
 
 
-async def _missing(connection: Connection, student_ids: list[str]) -> list[str]:
-    found = await connection.execute(_MISSING, [student_ids])
+async def _missing(connection: Connection, student_ids: Collection[str]) -> list[str]:
+    found = await connection.execute(_MISSING, [texts(student_ids)])
     return [student_id for (student_id,) in await found.fetchall()]
 
 
