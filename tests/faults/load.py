@@ -63,6 +63,7 @@ class Load:
         self, deployment: Deployment, seed: int, per_second: float, *, poison_share: float = 0.01, hot: float = 0.0
     ) -> None:
         self.per_second = per_second
+        self.is_paused = False
         self.published = 0
         self.placed: list[tuple[Place, Payload]] = []
         self.poison: set[bytes] = set()
@@ -193,7 +194,7 @@ class Load:
                             await self._send(producer, self._again[0])
                             self._again.popleft()
                         now = time.monotonic()
-                        if not self._ended.is_set() and len(self._unconfirmed) < MOST_UNCONFIRMED:
+                        if not (self.is_paused or self._ended.is_set() or len(self._unconfirmed) > MOST_UNCONFIRMED):
                             due += (now - step_began) * self.per_second
                             while due >= 1:
                                 due -= 1

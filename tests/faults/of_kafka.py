@@ -58,7 +58,6 @@ async def stall(run: Run) -> None:
     6,
     "one worker's connections to Kafka are stalled for 5 to 14 s",
     times=6,
-    short_times=1,
     proxied=True,
 )
 async def stall_shortly(run: Run) -> None:

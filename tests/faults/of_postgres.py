@@ -71,7 +71,7 @@ async def restart(run: Run) -> None:
     await away(run, "stop", 0)
 
 
-@fault("postgres-kill9", 7, "SIGKILL of PostgreSQL, started again at once", times=3, short_times=1, breaks_servers=True)
+@fault("postgres-kill9", 7, "SIGKILL of PostgreSQL, started again at once", times=3, breaks_servers=True)
 async def kill(run: Run) -> None:
     for _ in range(run.times):
         await away(run, "kill", 0)
@@ -229,9 +229,7 @@ async def sessions(run: Run) -> None:
         await asyncio.sleep(run.rng.uniform(0.2, 3))
 
 
-@fault(
-    "sigterm-without-postgres", 16, "SIGTERM while PostgreSQL is away", short_times=1, within=30.0, breaks_servers=True
-)
+@fault("sigterm-without-postgres", 16, "SIGTERM while PostgreSQL is away", within=30.0, breaks_servers=True)
 async def sigterm_without_postgres(run: Run) -> None:
     await asyncio.to_thread(run.ground.postgres.stop)
     await asyncio.sleep(3)

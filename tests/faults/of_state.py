@@ -20,7 +20,7 @@ NEXT_VERSION = Path(__file__).parent / "next_version"
 CLOCK_SECONDS = 600
 
 
-@fault("disk-lost", 10, "a killed worker's local state is deleted", times=3, short_times=1)
+@fault("disk-lost", 10, "a killed worker's local state is deleted", times=3)
 async def disk_lost(run: Run) -> None:
     for _ in range(run.times):
         worker = run.rng.choice(run.workers)

@@ -6,16 +6,20 @@ Faults of a server have servers of their own and come one after the other there.
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 
 import pytest
 
 from docs import reliability
 from tests.faults import campaign, results
 from tests.faults.ground import Ground
+from tests.faults.load import Load
 from tests.faults.proxy import Switchboard
 from tests.faults.registry import FAULTS, Fault
-from tests.faults.results import Result
+from tests.faults.results import Result, Tally
 from tests.faults.zombie_changelogs import a_zombie_writes_to_changelogs_late_and_the_broker_compacts
+from tests.flow.judge import Doubled, Lost, Wrong
 from tests.flow.stories import Deploy, ending
 from tutormax_streams.embedded.kafka import ApacheKafka
 
@@ -106,3 +110,41 @@ async def test_a_door_passes_stalls_breaks_and_is_mended():
     finally:
         switchboard.close()
         server.close()
+
+
+def test_a_result_is_right_only_with_two_clean_verdicts(tmp_path: Path):
+    clean, dirty = Tally(), Tally.of([Lost("a row"), Doubled("another"), Wrong("a third"), Lost("a fourth")])
+    assert str(dirty) == "lost 2, doubled 1, wrong 1"
+    runs = [
+        Result("kill9", 1, 1, tally=clean, rebuilt=clean),
+        Result("kill9", 1, 1, tally=clean),  # it never came to the second
+        Result("kill9", 1, 1, tally=clean, rebuilt=dirty),
+        Result("kill9", 1, 1, tally=clean, rebuilt=clean, failure="a worker ended without a reason"),
+    ]
+    assert [run.is_right for run in runs] == [True, False, False, False]
+    assert [bool(run.trouble()) for run in runs] == [False, False, True, True]
+    for run in runs:
+        results.append(run, tmp_path / "results.jsonl")
+    assert results.read(tmp_path / "results.jsonl") == runs
+
+
+def test_the_page_shows_the_newest_run_of_each_fault():
+    wrong = Result("kill9", 3, 1, tally=Tally(lost=4), rebuilt=Tally(lost=1), at="1", commit="a")
+    right = Result("kill9", 5, 2, events=1234, tally=Tally(), rebuilt=Tally(), worst_age=7.25, at="2", commit="b")
+    page = reliability.page([wrong, right])
+    assert "| [kill9](#kill9) | 5 | 2 | 1,234 | 0 | 0 | 0 | 7.2 s | 0.0 s | 0 | yes |" in page
+    assert "All right." in page
+    assert "| 3 | 1 | 0 | 5 | 0 | 0 |" in reliability.page([right, wrong])
+    assert "Not right: kill9." in reliability.page([right, wrong])
+
+
+async def test_rows_are_as_old_as_the_first_session_that_they_do_not_count(deploy: Deploy):
+    load = Load(deploy(), seed=1, per_second=1)
+    now = time.monotonic()
+    load.probes[2].acknowledged = [now - 9, now - 4]
+    assert 8.9 < load.age() < 9.5
+    load.probes[2].counted = 1
+    assert 3.9 < load.age() < 4.5
+    load.ages = [(10, 0.1), (20, 8.0), (30, 6.0), (40, 0.2)]
+    assert load.worst_age(since=25) == 6.0
+    assert load.fresh_after(since=15) == 15
