@@ -15,6 +15,7 @@ import faust
 import msgspec
 
 from agents import reading
+from agents.early import EarlyFeedback
 from agents.holding import Holder
 from agents.ports import Clock, DeadLetters, Records, RecordsWritten, Sender, Telemetry
 from models import wire
@@ -24,6 +25,7 @@ from tutormax_streams.batches import Gathering, Partitioner, RecordBatch, drive
 
 MOST_EVENTS = 2_000  # per transaction
 RETRY_PARKED_SECONDS = 5.0
+EARLY_SECONDS = 1.0
 
 
 class Announcement(msgspec.Struct, tag_field="type", tag="record.persisted", frozen=True, gc=False):
@@ -52,9 +54,11 @@ class Persist:
     telemetry: Telemetry
     hold: Holder
     gathering: Gathering[Enriched] = field(init=False)
+    early: EarlyFeedback = field(init=False)
 
     def __post_init__(self) -> None:
         self.gathering = Gathering(self._write, MOST_EVENTS)
+        self.early = EarlyFeedback(self.gathering, self.clock)
 
     async def __call__(self, batch: RecordBatch) -> None:
         packs, refusals = await reading.entries(
@@ -62,7 +66,7 @@ class Persist:
         )
         await asyncio.gather(*refusals)
         # What `rebuild` loaded from the database is in the database.
-        self.gathering.add(batch, [e for pack in packs for e in pack.events if e.origin.topic != "database"])
+        self.early.add(batch, [e for pack in packs for e in pack.events if e.origin.topic != "database"])
 
     async def _write(self, events: list[Enriched]) -> None:
         started = self.clock()
@@ -111,6 +115,10 @@ def attach(app: faust.App, enriched_topic: str, step: Persist) -> None:
         while not app.should_stop:
             await step.gathering.arrived()
             await step.gathering.run_once()
+
+    @app.timer(EARLY_SECONDS)
+    async def let_go_of_early_feedback() -> None:
+        step.early.let_go_of_overdue()
 
     @app.timer(RETRY_PARKED_SECONDS)
     async def retry_parked_records() -> None:

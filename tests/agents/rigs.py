@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from agents.aggregate import Aggregate, Assignment
+from agents.early import MOST_SECONDS
 from agents.enrich import Enrich
 from agents.flush import Flush
 from agents.persist import Persist
@@ -266,6 +267,8 @@ class PersistRig(Rig):
         return await self.persist(batch)
 
     async def settle(self) -> None:
+        self.clock.now_us += int(MOST_SECONDS * 1e6)
+        self.persist.early.let_go_of_overdue()
         while self.persist.gathering.waiting_entries:
             await self.persist.gathering.run_once()
         await self.persist.gathering.run_once()

@@ -7,7 +7,7 @@ used in this package only and listed in `pins`.
 from tutormax_streams.batches.consumer import BatchTransport, attach_batches, batch_consumer
 from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.driving import crash_soon, drive
-from tutormax_streams.batches.gathering import Gathering
+from tutormax_streams.batches.gathering import Gathering, Parts
 from tutormax_streams.batches.partitioning import Partitioner
 from tutormax_streams.batches.producer import Sender
 from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
@@ -19,6 +19,7 @@ __all__ = [
     "Gathering",
     "MergedTable",
     "Partitioner",
+    "Parts",
     "RawBatch",
     "RecordBatch",
     "Revoked",

@@ -5,12 +5,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.records import RecordBatch, Revoked, being_cancelled
 
 E = TypeVar("E")
+
+
+class Parts:
+    """A batch whose entries are worked on in several pieces: it is done when the last of them is."""
+
+    __slots__ = ("_batch", "_left")
+
+    def __init__(self, batch: RecordBatch, pieces: int) -> None:
+        self._batch = batch
+        self._left = pieces
+
+    @property
+    def revoked(self) -> bool:
+        return self._batch.revoked
+
+    def split(self) -> None:
+        """One piece more."""
+        self._left += 1
+
+    def watch(self, task: asyncio.Future[Any]) -> None:
+        self._batch.watch(task)
+
+    def done(self) -> None:
+        """One piece is durable."""
+        self._left -= 1
+        if not self._left:
+            self._batch.done()
 
 
 class Gathering(Generic[E]):
@@ -23,10 +50,10 @@ class Gathering(Generic[E]):
     def __init__(self, work: Callable[[list[E]], Awaitable[None]], most_entries: int) -> None:
         self._work = work
         self._most_entries = most_entries
-        self._waiting: list[tuple[RecordBatch, list[E]]] = []
+        self._waiting: list[tuple[RecordBatch | Parts, list[E]]] = []
         self._arrived = asyncio.Event()
 
-    def add(self, batch: RecordBatch, entries: list[E]) -> None:
+    def add(self, batch: RecordBatch | Parts, entries: list[E]) -> None:
         self._waiting.append((batch, entries))
         self._arrived.set()
 
@@ -40,7 +67,7 @@ class Gathering(Generic[E]):
 
     async def run_once(self) -> int:
         """Do the work of what waits, up to the bound: how many entries were done. Raises what `work` raises."""
-        taken: list[tuple[RecordBatch, list[E]]] = []
+        taken: list[tuple[RecordBatch | Parts, list[E]]] = []
         entries: list[E] = []
         while self._waiting and (not taken or len(entries) + len(self._waiting[0][1]) <= self._most_entries):
             batch, more = self._waiting.pop(0)
@@ -61,7 +88,7 @@ class Gathering(Generic[E]):
             batch.done()
         return len(entries)
 
-    async def _worked(self, taken: list[tuple[RecordBatch, list[E]]], entries: list[E]) -> bool:
+    async def _worked(self, taken: list[tuple[RecordBatch | Parts, list[E]]], entries: list[E]) -> bool:
         """Do the work of `entries`; False if partitions of `taken` left before it was finished."""
         task = asyncio.ensure_future(self._work(entries))
         for batch, _ in taken:
