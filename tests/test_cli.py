@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -105,6 +106,16 @@ def test_every_setting_is_listed_with_its_variable_and_its_purpose():
     assert len(listed) == len(Settings.model_fields)
     assert [setting["name"] for setting in listed if not setting["help"]] == []
     assert "KAFKA_BOOTSTRAP_SERVERS" in tutormax("settings").stdout
+
+
+def test_what_a_setting_may_be_is_said_with_it():
+    fields = {environment.variable(name): field for name, field in Settings.model_fields.items()}
+    choices = {name: get_args(field.annotation) for name, field in fields.items()}
+    told = environment.variables()
+    for name, values in choices.items():
+        for value in values:
+            if isinstance(value, str):
+                assert re.search(rf"\b{re.escape(value)}\b", told[name]), f"{name} may be {value}"
 
 
 def test_variables_are_those_that_are_read(monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from tutormax_streams import kafka
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
-from tutormax_streams.refused import STATE, Refused
+from tutormax_streams.refused import CONFIGURATION, STATE, Refused
 from tutormax_streams.settings import Settings
 from tutormax_streams.topics import Topics
 
@@ -70,7 +70,7 @@ def decoded(topic: str, payload: bytes) -> Epoch:
             if version > VERSION:
                 raise Refused(
                     f"the state was written by a later release (topic {topic} says version {version}): run that release",
-                    STATE,
+                    CONFIGURATION,
                 ) from exc
         raise Refused(
             f"topic {topic} holds something that is not ours ({exc}): stop all workers, delete the topic, and run "

@@ -35,9 +35,9 @@ class Settings(BaseSettings):
     kafka_topic_prefix: str = "tutormax."
     """KAFKA_TOPIC_PREFIX: lets several deployments share brokers."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    """KAFKA_SECURITY_PROTOCOL: how to talk to the brokers."""
+    """KAFKA_SECURITY_PROTOCOL: how to talk to the brokers: PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL."""
     kafka_security_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    """KAFKA_SECURITY_SASL_MECHANISM: with SASL_*."""
+    """KAFKA_SECURITY_SASL_MECHANISM: with SASL_*: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512."""
     kafka_security_username: str | None = None
     """KAFKA_SECURITY_USERNAME: with SASL_*."""
     kafka_security_password: SecretStr | None = None
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     store: Literal["rocksdb", "memory"] = Field(
         default="rocksdb", validation_alias=AliasChoices("TUTORMAX_STORE", "store")
     )
-    """TUTORMAX_STORE: memory recovers everything from Kafka at each start."""
+    """TUTORMAX_STORE: rocksdb, or memory, which recovers everything from Kafka at each start."""
     worker_name: str | None = Field(default=None, validation_alias=AliasChoices("TUTORMAX_INSTANCE_ID", "worker_name"))
     """TUTORMAX_INSTANCE_ID: stable, unique name of this worker (host name and web port when unset); a restart under
     the same name takes its partitions back at once, without waiting for the session to time out."""
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     engagement_mode: Literal["normalized", "upstream"] = Field(
         default="normalized", validation_alias=AliasChoices("TUTORMAX_ENGAGEMENT_MODE", "engagement_mode")
     )
-    """TUTORMAX_ENGAGEMENT_MODE: `upstream` repeats the platform's formula literally, scales unmixed."""
+    """TUTORMAX_ENGAGEMENT_MODE: normalized, or upstream, which repeats the platform's formula literally, scales unmixed."""
     naive_timezone: str = Field(
         default="UTC", validation_alias=AliasChoices("TUTORMAX_NAIVE_TIMEZONE", "naive_timezone")
     )
@@ -114,11 +114,11 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field(
         default="json", validation_alias=AliasChoices("TUTORMAX_LOG_FORMAT", "log_format")
     )
-    """TUTORMAX_LOG_FORMAT: one JSON object a line, or lines for people."""
+    """TUTORMAX_LOG_FORMAT: json, an object a line; or console, lines for people."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", validation_alias=AliasChoices("TUTORMAX_LOG_LEVEL", "log_level")
     )
-    """TUTORMAX_LOG_LEVEL: the least that is logged."""
+    """TUTORMAX_LOG_LEVEL: the least that is logged: DEBUG, INFO, WARNING, ERROR."""
 
     @field_validator("database_url")
     @classmethod

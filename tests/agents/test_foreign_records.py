@@ -21,7 +21,7 @@ from tutormax_streams import epoch
 from tutormax_streams.batches import MergedTable
 from tutormax_streams.batches.shelves import SharedMemory
 from tutormax_streams.epoch import Epoch
-from tutormax_streams.refused import STATE, Refused
+from tutormax_streams.refused import CONFIGURATION, STATE, Refused
 
 HOME = homes.home_of(named(1))
 _, REMEMBERED = facts.stored(SessionFact("t1", "s1", HOME.session, None))  # type: ignore[union-attr]
@@ -124,7 +124,7 @@ def test_the_state_of_a_later_release_is_refused_with_a_sentence():
     later = json.dumps(msgspec.to_builtins(NOW) | {"version": epoch.VERSION + 1, "origin": "elsewhere"}).encode()
     with pytest.raises(Refused, match="written by a later release") as refused:
         epoch.decoded("tutormax.control", later)
-    assert refused.value.code == STATE
+    assert refused.value.code == CONFIGURATION
 
 
 @pytest.mark.parametrize("payload", [b"", b"rubbish", b"[]", b'{"version": 1}', b'{"version": "2"}'])

@@ -70,7 +70,7 @@ def check_topics() -> None:
 @topics.command("tail")
 def tail_topics(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="TOPIC", help="Names without prefix; none: the public ones.")
+        list[str] | None, typer.Argument(metavar="TOPIC", help="Names without prefix; none: all but the internal ones.")
     ] = None,
     *,
     beginning: Annotated[bool, typer.Option("--from-beginning", help="Begin with the oldest records.")] = False,
