@@ -17,8 +17,8 @@ from tutormax_streams.settings import Settings
 from tutormax_streams.topics import RAW, Topics
 
 POLL_SECONDS = 0.3
-LAST_NEWS_SECONDS = 1.2
-"""Metrics of a tutor are published at most once a second: this long after the last fact was committed, all are."""
+LAST_NEWS_SECONDS = 2.0
+"""When nothing has been published for so long after the last fact was committed, all metrics are."""
 ANY_PARKED = """
 (SELECT FROM tutormax_streams.parked LIMIT 1) UNION ALL (SELECT FROM tutormax_streams.parked_metrics LIMIT 1)
 """
@@ -61,7 +61,7 @@ class Progress:
         deadline = time.monotonic() + seconds
         stream = [*map(names.raw, RAW), names.validated, names.facts]
         await self._nothing_left(worker, self._settings.stream_group, stream, deadline)
-        await asyncio.sleep(LAST_NEWS_SECONDS)
+        await self._published(names.metrics, deadline)
         if "sink" in roles:
             await self._nothing_left(worker, self._settings.sink_group, [names.enriched, names.metrics], deadline)
             await self._nothing_parked(worker, deadline)
@@ -72,6 +72,15 @@ class Progress:
                 raise Unfinished(f"{left} records are left for group {group}; the worker: {worker.last_words()}")
             worker.ensure_running()
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _published(self, topic: str, deadline: float) -> None:
+        """Wait until the topic has stopped growing; the rare refreshes of some tutors do not count."""
+        seen, still_since = await self.ends([topic]), time.monotonic()
+        while time.monotonic() < min(still_since + LAST_NEWS_SECONDS, deadline):
+            await asyncio.sleep(POLL_SECONDS)
+            ends = await self.ends([topic])
+            if sum(ends.values()) > sum(seen.values()):
+                seen, still_since = ends, time.monotonic()
 
     async def _nothing_parked(self, worker: MeasuredWorker, deadline: float) -> None:
         async with await psycopg.AsyncConnection.connect(self._settings.conninfo, autocommit=True) as connection:

@@ -19,7 +19,7 @@ from tutormax_streams.settings import Settings
 DAY_MS = 86_400_000
 RAW = ("tutors", "sessions", "feedback", "tutor-events")
 LARGEST_BYTES = 8 << 20  # above any broker's limit for raw records, so that a dead letter always fits
-CREATION_SECONDS = 30.0
+CREATION_SECONDS = 60.0
 
 
 class TopicsWrong(Exception):
