@@ -133,6 +133,11 @@ def tutor_prefix(tutor_id: str) -> bytes:
     return tutor_id.encode() + _SEPARATOR
 
 
+def entity_id(key: bytes, prefix: bytes) -> str:
+    """The session or tutor event that a key is about; `prefix` is its tutor's."""
+    return key[len(prefix) + 1 :].decode()
+
+
 def stored(fact: Fact) -> tuple[bytes, Remembered]:
     """Under which key (tutor, kind and entity) a fact is stored, and what."""
     if isinstance(fact, SessionFact):

@@ -24,7 +24,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite, isnan, nan
 from typing import Final, TypeAlias
 
-from models.facts import DAY_US, EventFact, EventPart, Fact, SessionFact, StandingFact, StandingPart
+from models.facts import (
+    DAY_US,
+    EventFact,
+    EventPart,
+    Fact,
+    FeedbackPart,
+    SessionFact,
+    SessionPart,
+    SessionParts,
+    StandingFact,
+    StandingPart,
+)
 from models.metrics import (
     ENGAGEMENT_MODES,
     WINDOW_DAYS,
@@ -75,18 +86,20 @@ class TutorFacts:
 
     __slots__ = ("_events", "_metric_ids", "_sessions", "standing", "tutor_id")
 
-    def __init__(self, tutor_id: str, facts: Iterable[Fact] = ()) -> None:
-        """Lays out `facts`, the last one under an id counting; quicker than as many `put`s."""
+    def __init__(
+        self, tutor_id: str, facts: Iterable[Fact] = (), sessions: Iterable[tuple[str, SessionParts]] = ()
+    ) -> None:
+        """Lays out `facts`, the last one under an id counting, and `sessions` by other ids; quicker than many `put`s."""
         self.tutor_id = tutor_id
         self.standing: StandingPart | None = None
         self._metric_ids = {window: metric_id(tutor_id, window) for window in _SPANS_US}
         self._events = _Events()
-        lines: dict[str, _Line | None] = {}
+        lines = {id_: _line(id_, parts.session, parts.feedback, tutor_id) for id_, parts in sessions}
         for fact in facts:
             if fact.tutor_id != tutor_id:
                 raise _stray(fact, tutor_id)
             if isinstance(fact, SessionFact):
-                lines[fact.session_id] = _line(fact, tutor_id)
+                lines[fact.session_id] = _line(fact.session_id, fact.session, fact.feedback, tutor_id)
             else:
                 self._put_other(fact)
         self._sessions = _Sessions([line for line in lines.values() if line is not None])
@@ -97,7 +110,7 @@ class TutorFacts:
             raise _stray(fact, self.tutor_id)
         if isinstance(fact, SessionFact):
             self._sessions.remove(fact.session_id)
-            line = _line(fact, self.tutor_id)
+            line = _line(fact.session_id, fact.session, fact.feedback, self.tutor_id)
             if line is not None:
                 self._sessions.put(line)
         else:
@@ -168,9 +181,8 @@ def _stray(fact: Fact, tutor_id: str) -> ValueError:
 _Line: TypeAlias = tuple[int, str, int, int, int, float]
 
 
-def _line(fact: SessionFact, tutor_id: str) -> _Line | None:
-    """What a session fact counts for; None if for nothing (start unknown, or both components elsewhere)."""
-    session, feedback = fact.session, fact.feedback
+def _line(session_id: str, session: SessionPart | None, feedback: FeedbackPart | None, tutor_id: str) -> _Line | None:
+    """What a session counts for; None if for nothing (start unknown, or both components elsewhere)."""
     if session is None:
         return None
     ours = session.tutor_id == tutor_id
@@ -195,7 +207,7 @@ def _line(fact: SessionFact, tutor_id: str) -> _Line | None:
         rating_marks = _RATED
         if ours and session.is_first:
             rating_marks |= _FIRST_RATED | _FIRST_SUCCEEDED if rating >= 4 else _FIRST_RATED
-    return (session.start_us, fact.session_id, session_marks, rating_marks, rating, score)
+    return (session.start_us, session_id, session_marks, rating_marks, rating, score)
 
 
 class _Sessions:
@@ -219,9 +231,9 @@ class _Sessions:
         self._ids = [line[1] for line in lines]
         self._session_marks = bytearray([line[2] for line in lines])
         self._rating_marks = bytearray([line[3] for line in lines])
-        self._ratings = [line[4] for line in lines]
+        self._ratings = array("i", [line[4] for line in lines])
         scores = [line[5] for line in lines]
-        self._engagement = {mode: engagement_readings(scores, mode) for mode in ENGAGEMENT_MODES}
+        self._engagement = {mode: array("d", engagement_readings(scores, mode)) for mode in ENGAGEMENT_MODES}
         self._unscored = sum(map(isnan, scores))
         self._start_of = dict(zip(self._ids, self.starts, strict=True))
 
@@ -235,7 +247,7 @@ class _Sessions:
         self._rating_marks.insert(index, rating_marks)
         self._ratings.insert(index, rating)
         for mode, scores in self._engagement.items():
-            scores[index:index] = engagement_readings((score,), mode)
+            scores.insert(index, engagement_readings((score,), mode)[0])
         self._unscored += isnan(score)
         self._start_of[session_id] = start_us
 
@@ -252,7 +264,7 @@ class _Sessions:
 
     def windows(
         self, starts: Sequence[int], to_us: int, mode: EngagementMode
-    ) -> Iterator[tuple[dict[str, int], int, list[float]]]:
+    ) -> Iterator[tuple[dict[str, int], int, Sequence[float]]]:
         """Of each window [start, to): counts by their name in `WindowInputs`, sum of ratings, engagement scores."""
         lows = [bisect_left(self.starts, from_us) for from_us in starts]
         high = bisect_left(self.starts, to_us)
@@ -263,7 +275,7 @@ class _Sessions:
         columns |= {name: marks.translate(selector) for name, selector in _RATING_SELECTORS.items()}
         for low in lows:
             within = low - lowest
-            scores = self._engagement[mode][low:high]
+            scores: Sequence[float] = self._engagement[mode][low:high]
             if self._unscored:
                 scores = [score for score in scores if not isnan(score)]
             counts = {name: column.count(1, within) for name, column in columns.items()}

@@ -17,7 +17,7 @@ from typing import Any
 import faust
 
 from models import facts
-from models.facts import BARRIER_KEY, Barrier, Barriers, Fact, Remembered
+from models.facts import BARRIER_KEY, Barrier, Barriers, Fact, Remembered, SessionParts
 from models.windows import TutorFacts
 from tables.sweeping import Sweeper
 from tutormax_streams.batches import MergedTable
@@ -64,14 +64,20 @@ class TutorWindows:
             self._laid_out.move_to_end((partition, tutor_id))
             return found[0]
         prefix = facts.tutor_prefix(tutor_id)
-        remembered: list[Fact] = []
+        sessions: list[tuple[str, SessionParts]] = []
+        others: list[Fact] = []
         for key, payload in self.table.scan(partition, prefix):
             if not key.startswith(prefix):
                 break
-            remembered.append(facts.fact_of(key, facts.decode(payload)))
-        tutor_facts = TutorFacts(tutor_id, remembered)
-        self._laid_out[(partition, tutor_id)] = (tutor_facts, len(remembered))
-        self._held += len(remembered)
+            value = facts.decode(payload)
+            if isinstance(value, SessionParts):
+                sessions.append((facts.entity_id(key, prefix), value))
+            else:
+                others.append(facts.fact_of(key, value))
+        tutor_facts = TutorFacts(tutor_id, others, sessions)
+        count = len(sessions) + len(others)
+        self._laid_out[(partition, tutor_id)] = (tutor_facts, count)
+        self._held += count
         while self._held > self._cached_facts and len(self._laid_out) > 1:
             self._held -= self._laid_out.popitem(last=False)[1][1]
         return tutor_facts
