@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -186,12 +187,13 @@ async def leaders_answer(settings: Settings, partitions: Sequence[TopicPartition
     fetcher = logging.getLogger("aiokafka.consumer.fetcher")
     fetcher.addFilter(_no_leader_yet)
     try:
-        async with consumer(settings) as client:
-            await asyncio.wait_for(client.beginning_offsets(partitions), seconds)
-    except (TimeoutError, KafkaTimeoutError):
+        async with consumer(settings) as client, asyncio.timeout(seconds):
+            while True:
+                with contextlib.suppress(KafkaTimeoutError):  # the client's own, shorter deadline
+                    await client.beginning_offsets(partitions)
+                    return True
+    except TimeoutError:
         return False
-    else:
-        return True
     finally:
         fetcher.removeFilter(_no_leader_yet)
 
