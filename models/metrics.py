@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -306,7 +307,14 @@ def decode(value: bytes) -> MetricsUpdated:
 
 def utc_text(instant_us: int) -> str:
     """An instant as ISO 8601 text in UTC, always with microseconds: ``2026-01-31T12:00:00.000000Z``."""
-    return (_EPOCH + timedelta(0, 0, instant_us)).isoformat("T", "microseconds") + "Z"
+    hour, rest_us = divmod(instant_us, 3_600_000_000)
+    second, micros = divmod(rest_us, 1_000_000)
+    return f"{_hour_text(hour)}{second // 60:02d}:{second % 60:02d}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=4096)  # five months of hours: dates are written a third as fast as they are remembered
+def _hour_text(hour: int) -> str:
+    return (_EPOCH + timedelta(hours=hour)).isoformat()[: len("2026-01-31T12:")]
 
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, unsaid: a zone would be written out and cut off again

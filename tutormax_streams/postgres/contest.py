@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Self
 
+import msgspec
 from psycopg import errors
 
 from agents.ports import Persisted
@@ -17,7 +18,7 @@ from tutormax_streams.postgres.database import Connection
 from tutormax_streams.postgres.kinds import Kind
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A version of an entity that asks to be stored."""
 
     kind: str
@@ -29,9 +30,9 @@ class Candidate(NamedTuple):
 
     @classmethod
     def of(cls, kind: Kind, record: Enriched, *, parked: bool = False) -> Self:
-        event = record.event
-        row = kind.row_of(event)
-        return cls(kind.name, row[kind.key_position], record, row, (event.version_us, record.digest), parked)
+        row = kind.row_of(record.event)
+        version = (row[kind.version_position], record.digest)
+        return cls(kind.name, row[kind.key_position], record, row, version, parked)
 
     def persisted(self, kind: Kind, given_id: str | None = None) -> Persisted:
         """The report of the stored row, under its primary key, which may be another than asked for (`given_id`)."""

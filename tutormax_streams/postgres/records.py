@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 Entities = dict[str, dict[str, Candidate]]  # kind -> home id -> greatest version
 
+_KIND_BY_TYPE: Final = {type_: KINDS[name] for type_, name in KIND_OF.items()}
+_STUDENT_POSITION: Final = SESSION.columns.index("student_id")
+assert FEEDBACK.columns[_STUDENT_POSITION] == "student_id"
+
 UNPARK_LIMIT: Final = 2000
 """Parked records that one write takes along when their parent comes; `retry_parked` fetches the rest."""
 
@@ -169,8 +173,10 @@ async def _move(
     """Run one of the kind's statements over the stage; returns the candidates that it left out."""
     found = await connection.execute(statement)
     odd = dict(await found.fetchall())
-    left_out = [candidate for candidate in staged if odd.get(candidate.id, "") is None]
-    moved = [candidate for candidate in staged if odd.get(candidate.id, "") is not None]
+    left_out, moved = [], staged
+    if odd:
+        left_out = [candidate for candidate in staged if odd.get(candidate.id, "") is None]
+        moved = [candidate for candidate in staged if odd.get(candidate.id, "") is not None]
     if kind is TUTOR and moved:
         await emails.hand_out(connection, [candidate.id for candidate in moved])
     outcome.written += [candidate.persisted(kind, odd.get(candidate.id)) for candidate in moved]
@@ -232,7 +238,7 @@ async def _clear_parked(connection: Connection, entities: Entities, held: set[pa
 def _entities(batch: Iterable[Enriched]) -> Entities:
     entities: Entities = {name: {} for name in KINDS}
     for record in batch:
-        _keep(entities, Candidate.of(KINDS[KIND_OF[type(record.event)]], record))
+        _keep(entities, Candidate.of(_KIND_BY_TYPE[type(record.event)], record))
     return entities
 
 
@@ -261,17 +267,13 @@ def _namesakes(feedback: list[Candidate]) -> tuple[list[Candidate], list[Candida
 
 
 def _student_ids(entities: Entities) -> set[str]:
-    return {_student_id(candidate) for kind in (SESSION, FEEDBACK) for candidate in entities[kind.name].values()}
-
-
-def _student_id(candidate: Candidate) -> str:
-    return str(candidate.row[2])  # of both, the third column
+    return {c.row[_STUDENT_POSITION] for kind in (SESSION, FEEDBACK) for c in entities[kind.name].values()}
 
 
 def _refuse_students(entities: Entities, impossible: dict[str, tuple[str, str]], result: WriteResult) -> None:
     for kind in (SESSION, FEEDBACK):
         for candidate in list(entities[kind.name].values()):
-            why = impossible.get(_student_id(candidate))
+            why = impossible.get(candidate.row[_STUDENT_POSITION])
             if why is not None:
                 result.refused.append((candidate.record, *why))
                 del entities[kind.name][candidate.id]

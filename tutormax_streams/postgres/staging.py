@@ -23,7 +23,7 @@ class Stage:
         self.columns = tuple(columns)
         # A timestamptz is sent as an int8 counted from PostgreSQL's own epoch (`instants`).
         self._wire_types = ["int8" if type_ == "timestamptz" else type_ for type_ in types]
-        self._instants = [position for position, type_ in enumerate(types) if type_ == "timestamptz"]
+        self._on_the_wire = _on_the_wire(types)
         table = Identifier(name)
         definitions = SQL(", ").join(
             SQL("{} {}").format(Identifier(column), _type(type_)) for column, type_ in zip(columns, types, strict=True)
@@ -44,15 +44,14 @@ class Stage:
         if self.name in connection.stages_filled:
             await connection.execute(self._clear)
         connection.stages_filled |= {self.name}
-        positions = self._instants
+        on_the_wire = self._on_the_wire
         async with connection.cursor() as cursor, cursor.copy(self._copy) as copy:
             copy.set_types(self._wire_types)
+            # As `copy.write_row` does, but for a coroutine for each row.
+            pack, send = copy.formatter.write_row, copy.writer.write
             for row in rows:
-                values = list(row)
-                for position in positions:
-                    if values[position] is not None:
-                        values[position] -= POSTGRES_EPOCH_US
-                await copy.write_row(values)
+                if packed := pack(on_the_wire(row)):
+                    await send(packed)
 
 
 def prepared(*stages: Stage) -> Callable[[Connection], Awaitable[None]]:
@@ -65,6 +64,18 @@ def prepared(*stages: Stage) -> Callable[[Connection], Awaitable[None]]:
                 connection.stages_ready |= {stage.name}
 
     return prepare
+
+
+def _on_the_wire(types: Sequence[str]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Compiled for these columns, as a named tuple is: a third of the time that a loop takes."""
+    values = (
+        f"None if row[{position}] is None else row[{position}] - {POSTGRES_EPOCH_US}"
+        if type_ == "timestamptz"
+        else f"row[{position}]"
+        for position, type_ in enumerate(types)
+    )
+    compiled: Callable[[Sequence[Any]], Sequence[Any]] = eval(f"lambda row: ({', '.join(values)},)")  # noqa: S307
+    return compiled
 
 
 # No int4: psycopg cuts what does not fit into one, silently. An int8 is refused by the column it is moved on to.
