@@ -5,8 +5,8 @@ partition, and the session is seldom far behind.
 
 1. Whether the session had come is enrich's word: it gives feedback a delay where it knows the session. A wrong word
    costs a moment, nothing else.
-2. Feedback waits for the next `MOST_BATCHES` of its partition and for `MOST_SECONDS`, whichever ends first; then it
-   goes on to the database as it is, which parks it.
+2. Feedback waits for the next `MOST_BATCHES` of its partition, and for `MOST_SECONDS` (`IDLE_SECONDS` while nothing
+   else is to be written); what ends first counts. Then it goes on to the database as it is, which parks it.
 3. A batch is done when all its parts are: nothing that waits here is ever committed.
 """
 
@@ -21,7 +21,8 @@ from models.events import Enriched, Feedback, Session
 from tutormax_streams.batches import Gathering, Parts, RecordBatch
 
 MOST_BATCHES = 2  # the consumer has four of a partition under way at once: two are left to bring the session
-MOST_SECONDS = 5.0
+MOST_SECONDS = 30.0  # in a backlog, all other partitions may have their turns in between
+IDLE_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -71,7 +72,8 @@ class EarlyFeedback:
 
     def let_go_of_overdue(self) -> None:
         """Pass on what has waited long enough. To be called every second or so."""
-        oldest_us = self.clock() - int(MOST_SECONDS * 1e6)
+        patience = MOST_SECONDS if self.gathering.waiting_entries else IDLE_SECONDS
+        oldest_us = self.clock() - int(patience * 1e6)
         for held in self._held.values():
             while held and held[0].since_us <= oldest_us:
                 self._let_go(held.popleft())

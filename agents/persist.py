@@ -55,27 +55,47 @@ class Persist:
     hold: Holder
     gathering: Gathering[Enriched] = field(init=False)
     early: EarlyFeedback = field(init=False)
+    _taken: asyncio.Event = field(default_factory=asyncio.Event)  # entries have left the queue
 
     def __post_init__(self) -> None:
         self.gathering = Gathering(self._write, MOST_EVENTS)
         self.early = EarlyFeedback(self.gathering, self.clock)
 
     async def __call__(self, batch: RecordBatch) -> None:
+        if self._is_full():
+            await batch.while_owned(self._room())
         packs, refusals = await reading.entries(
             batch, wire.unpack_enriched, self.dead_letters, self.telemetry, "enriched"
         )
         await asyncio.gather(*refusals)
+        batch.records = ()
         # What `rebuild` loaded from the database is in the database.
         self.early.add(batch, [e for pack in packs for e in pack.events if e.origin.topic != "database"])
 
+    def _is_full(self) -> bool:
+        return self.gathering.waiting_entries >= MOST_EVENTS
+
+    async def _room(self) -> None:
+        """Events take four times the memory of their bytes, so no more are unpacked than the next transaction takes."""
+        while self._is_full():
+            self._taken.clear()
+            await self._taken.wait()
+
+    async def write(self) -> None:
+        """Wait for something to write and write it, or what of it one transaction takes."""
+        await self.gathering.arrived()
+        await self.gathering.run_once()
+        self._taken.set()
+
     async def _write(self, events: list[Enriched]) -> None:
+        self._taken.set()
         started = self.clock()
         outcome: RecordsWritten = await self.hold.until_available(lambda: self.records.write(events))
         committed = self.clock()
         self.telemetry.observe("sink_seconds", (committed - started) / 1e6, sink="persist")
         await self._settle(outcome)
-        for event in events:
-            self.telemetry.observe("persist_freshness", committed / 1e6 - event.origin.time_ms / 1e3)
+        oldest_ms = min([event.origin.time_ms for event in events])
+        self.telemetry.observe("persist_freshness", committed / 1e6 - oldest_ms / 1e3)
 
     async def _settle(self, outcome: RecordsWritten) -> None:
         """Announce what was written and refuse what cannot be; both confirmed before the offsets move."""
@@ -113,8 +133,7 @@ def attach(app: faust.App, enriched_topic: str, step: Persist) -> None:
     @app.task
     async def write_records() -> None:
         while not app.should_stop:
-            await step.gathering.arrived()
-            await step.gathering.run_once()
+            await step.write()
 
     @app.timer(EARLY_SECONDS)
     async def let_go_of_early_feedback() -> None:

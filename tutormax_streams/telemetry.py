@@ -40,7 +40,9 @@ METRICS: Final[dict[str, Metric]] = {
     "sink_retries": Metric(Counter, "Writes tried again because PostgreSQL was unavailable.", ("sink",)),
     "sink_seconds": Metric(Histogram, "Duration of a write to PostgreSQL, waits included.", ("sink",)),
     "freshness": Metric(Histogram, "Seconds from a raw record's Kafka time to the committed row of metrics."),
-    "persist_freshness": Metric(Histogram, "Seconds from a raw record's Kafka time to its committed row."),
+    "persist_freshness": Metric(
+        Histogram, "Seconds from the Kafka time of a transaction's oldest raw record to the commit of its rows."
+    ),
     "lag_records": Metric(Gauge, "Records in the log that are not committed as done, by topic.", ("topic",)),
     "lag_seconds": Metric(Gauge, "Age of the oldest record delivered and not done, by topic.", ("topic",)),
     "oldest_uncommitted_seconds": Metric(Gauge, "Age of the oldest record delivered and not done, over all topics."),

@@ -97,16 +97,18 @@ async def test_it_waits_for_few_batches_of_its_partition(queue: Queue):
     assert held.is_done
 
 
-async def test_it_waits_for_a_few_seconds(queue: Queue):
+@pytest.mark.parametrize("backlog", [True, False])
+async def test_it_waits_for_a_few_seconds_more_of_them_in_a_backlog(queue: Queue, backlog: bool):
     held = await queue.feed(feedback(1))
-    queue.clock.now_us += int(early.MOST_SECONDS * 1e6) - 1
+    waiting = [session(9)] if backlog else []
+    queue.gathering.add(batch([Record("enriched", 1, 0, b"")]), waiting)
+    queue.clock.now_us += int((early.MOST_SECONDS if backlog else early.IDLE_SECONDS) * 1e6) - 1
     queue.early.let_go_of_overdue()
-    await queue.settle()
-    assert not queue.written
+    assert queue.gathering.waiting_entries == len(waiting)
     queue.clock.now_us += 1
     queue.early.let_go_of_overdue()
     await queue.settle()
-    assert queue.written == [feedback(1)]
+    assert queue.written == [*waiting, feedback(1)]
     assert held.is_done
 
 

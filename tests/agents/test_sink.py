@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agents import holding
+from agents import persist as persist_step
 from models import wire
 from models.events import Enriched, Origin
 from models.metrics import MetricsUpdated, encode
@@ -17,6 +18,7 @@ from tests.agents.test_enrich import validated
 from tests.oracle import DAY_US
 from tests.postgres.builders import metrics
 from tests.samples import NOW_US, tutor_payload
+from tutormax_streams.batches import Revoked
 
 
 def enriched(tutor_id: str, topic: str = "tutors") -> Enriched:
@@ -98,6 +100,35 @@ async def test_persist_is_done_only_when_announcements_and_refusals_have_landed(
     assert not work.is_done
     persist.broker.confirm()
     await feeding
+
+
+async def test_persist_unpacks_no_more_than_the_next_transaction_takes(
+    persist: PersistRig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(persist_step, "MOST_EVENTS", 2)
+    await persist.step(of_records(enriched("t1"), enriched("t2")))
+    held = of_records(enriched("t3"))
+    waiting = asyncio.create_task(persist.step(held))
+    await asyncio.sleep(0.003)
+    assert held.records
+    assert persist.persist.gathering.waiting_entries == 2
+    await persist.persist.write()
+    await asyncio.wait_for(waiting, 1)
+    assert not held.records
+    await persist.settle()
+    assert len(persist.postgres.entities) == 3
+
+
+async def test_a_batch_that_leaves_does_not_wait_for_room(persist: PersistRig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(persist_step, "MOST_EVENTS", 1)
+    await persist.step(of_records(enriched("t1")))
+    held = of_records(enriched("t2"))
+    waiting = asyncio.create_task(persist.step(held))
+    await asyncio.sleep(0.003)
+    held.revoke()
+    with pytest.raises(Revoked):
+        await asyncio.wait_for(waiting, 1)
+    assert not held.is_done
 
 
 async def test_persist_leaves_what_rebuild_loaded_from_the_database_there(persist: PersistRig):
