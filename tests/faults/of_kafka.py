@@ -19,24 +19,24 @@ async def away(run: Run, how: str, seconds: float) -> None:
     await asyncio.to_thread(run.ground.kafka.start)
 
 
-@fault("kafka-restart", 5, "Kafka is restarted in order", breaks_servers=True)
+@fault("kafka-restart", 5, "Kafka is restarted in order")
 async def restart(run: Run) -> None:
     await away(run, "stop", 0)
 
 
-@fault("kafka-kill9", 5, "SIGKILL of Kafka, started again at once", times=3, short_times=1, breaks_servers=True)
+@fault("kafka-kill9", 5, "SIGKILL of Kafka, started again at once", times=3, short_times=1)
 async def kill(run: Run) -> None:
     for _ in range(run.times):
         await away(run, "kill", 0)
         await asyncio.sleep(run.rng.uniform(2, 10))
 
 
-@fault("kafka-down", 5, "Kafka is down for 60 s", breaks_servers=True)
+@fault("kafka-down", 5, "Kafka is down for 60 s")
 async def down(run: Run) -> None:
     await away(run, "stop", AWAY_SECONDS)
 
 
-@fault("kafka-bounces", 5, "Kafka bounces five times, a few seconds up in between", times=5, breaks_servers=True)
+@fault("kafka-bounces", 5, "Kafka bounces five times, a few seconds up in between", times=5)
 async def bounce(run: Run) -> None:
     for _ in range(run.times):
         await away(run, run.rng.choice(("stop", "kill")), run.rng.uniform(0, 3))

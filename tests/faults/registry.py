@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Fault:
     sentence: str
     happen: Happen
     times: int = 1
-    short_times: int = 0  # in the short form; 0: not part of it
+    short_times: int = 0  # in the short form (`SHORT` in test_campaign.py); 0: not part of it
     within: float = 60.0
     most_age: float | None = None
     workers: int = 3
@@ -35,12 +35,7 @@ class Fault:
     poison_share: float = 0.01
     hot: float = 0.0
     raw_partitions: Mapping[str, int] = field(default_factory=dict)  # of raw topics that producers made before us
-    breaks_servers: bool = False  # of all who share them
     is_long: bool = False  # only when named
-
-    def in_short(self) -> Fault:
-        """The same for the short form: fewer workers, less to do."""
-        return replace(self, workers=min(self.workers, 2), per_second=min(self.per_second, 30.0))
 
 
 FAULTS: dict[str, Fault] = {}

@@ -6,6 +6,7 @@ Faults of a server have servers of their own and come one after the other there.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
 
@@ -18,27 +19,49 @@ from tests.faults.load import Load
 from tests.faults.proxy import Switchboard
 from tests.faults.registry import FAULTS, Fault
 from tests.faults.results import Result, Tally
+from tests.faults.run import Run
 from tests.faults.zombie_changelogs import a_zombie_writes_to_changelogs_late_and_the_broker_compacts
 from tests.flow.judge import Doubled, Lost, Wrong
 from tests.flow.stories import Deploy, ending
 from tutormax_streams.embedded.kafka import ApacheKafka
 
 SEED = 7
-SHORT = {name: fault for name, fault in FAULTS.items() if fault.short_times}
-OF_SERVERS = [fault for fault in SHORT.values() if fault.breaks_servers]
-OF_OTHERS = [fault for fault in SHORT.values() if not fault.breaks_servers]
+CHAINS = {
+    "workers": ["kill9", "sigterm", "freeze", "crash-points", "disk-damaged"],
+    "inputs": ["poison-all", "postgres-disk-full"],
+    "servers": ["fuzz", "kafka-kill9", "postgres-down-short"],
+}
+"""Runs side by side, and the faults of each run, one after the other. Those that break servers have a ground alone."""
 
 needs_apache = pytest.mark.skipif(
     ApacheKafka.why_not() is not None, reason="needs Apache Kafka: a broker with several listeners that keeps its data"
 )
 
 
-async def play(ground: Ground, fault: Fault) -> Result:
-    return await campaign.play(ground, fault.in_short(), SEED, times=fault.short_times, is_short=True)
+def chain(name: str) -> Fault:
+    """The short form of several faults as one."""
+    faults = [FAULTS[fault] for fault in CHAINS[name]]
 
+    async def happen(run: Run) -> None:
+        for fault in faults:
+            run.times = fault.short_times
+            try:
+                await fault.happen(run)
+                await run.until_fresh(time.monotonic(), still_seconds=1.0)
+            except Exception as failure:
+                raise AssertionError(f"{fault.name}: {failure}") from failure
 
-async def play_in_turn(ground: Ground, faults: list[Fault]) -> list[Result]:
-    return [await play(ground, fault) for fault in faults]
+    return Fault(
+        name,
+        0,
+        ", ".join(CHAINS[name]),
+        happen,
+        workers=2,
+        proxied=any(fault.proxied for fault in faults),
+        settings={key: value for fault in faults for key, value in fault.settings.items()},
+        raw_partitions={key: count for fault in faults for key, count in fault.raw_partitions.items()},
+        per_second=40.0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +69,23 @@ def told(deploy: Deploy) -> dict[str, Result | BaseException | None]:
     """How each run and the story ended."""
 
     async def tell(shared: Ground, to_be_broken: Ground) -> dict[str, Result | BaseException | None]:
-        zombie = asyncio.create_task(ending(a_zombie_writes_to_changelogs_late_and_the_broker_compacts, deploy))
-        in_turn = asyncio.create_task(play_in_turn(to_be_broken, OF_SERVERS))
-        results = [*await asyncio.gather(*(play(shared, fault) for fault in OF_OTHERS)), *await in_turn]
-        return {**{result.fault: result for result in results}, "zombie": await zombie}
+        async def play(name: str) -> Result:
+            ground = to_be_broken if name == "servers" else shared
+            return await campaign.play(ground, chain(name), SEED, times=1, is_short=True)
 
+        zombie = asyncio.create_task(ending(a_zombie_writes_to_changelogs_late_and_the_broker_compacts, deploy))
+        results = await asyncio.gather(*map(play, CHAINS))
+        return {**dict(zip(CHAINS, results, strict=True)), "zombie": await zombie}
+
+    assert {fault.name for fault in FAULTS.values() if fault.short_times} == {f for c in CHAINS.values() for f in c}
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it has much to say of a broker that is away
     with Ground() as shared, Ground() as to_be_broken:
         return asyncio.run(tell(shared, to_be_broken))
 
 
 @needs_apache
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", CHAINS, ids=lambda name: ", ".join(CHAINS[name]))
 def test_all_is_right_after(told: dict[str, Result], name: str):
     result = told[name]
     print(result.line())
