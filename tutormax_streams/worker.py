@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import gc
 import logging
 import os
 import sys
@@ -13,7 +10,7 @@ import sys
 import faust
 import uvloop
 
-from tutormax_streams import logs, signals, startup
+from tutormax_streams import logs, memory, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.settings import Settings
@@ -22,34 +19,6 @@ from tutormax_streams.web import health
 logger = logging.getLogger(__name__)
 
 CRASHED = 70
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of malloc.h
-LARGE_BLOCK_BYTES = 64 << 10
-MOST_HEAPS = 2
-GARBAGE_OBJECTS = 25_000
-
-
-def return_large_blocks() -> None:
-    """Have glibc give buffers of fetches and batches back to the system when they are freed. Elsewhere nothing happens.
-
-    Left to itself it raises its limit of "large" to what was freed last, up to 32 MiB, and such blocks then lie between
-    small ones that stay: 28 MiB more after a backlog. And it keeps eight heaps a core, one for each thread, which fill
-    with what other threads free.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-        mallopt(M_ARENA_MAX, MOST_HEAPS)
-
-
-def spare_the_collector() -> None:
-    """Look for cycles of garbage seldom, and never among what was imported.
-
-    A batch is tens of thousands of objects that reference counts free; the collector's default is to look at them at
-    every 700th. Call it when everything is put together.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_OBJECTS, 20, 50)
 
 
 async def _prepared(settings: Settings) -> Epoch | None:
@@ -68,7 +37,7 @@ async def _prepared(settings: Settings) -> Epoch | None:
 def run(settings: Settings) -> int:
     """Work until stopped: the process's exit code. 0 after a signal, `startup`'s codes when refused, 70 after a crash."""
     os.environ["TZ"] = "UTC"
-    return_large_blocks()
+    memory.return_large_blocks()
     logs.configure(settings.log_level, settings.log_format)
     uvloop.install()
     try:
@@ -91,7 +60,8 @@ def run(settings: Settings) -> int:
     health.attach(apps[0], runtime.health, runtime.telemetry, runtime.refresh)
     for app in apps:
         app.finalize()
-    spare_the_collector()
+    memory.spare_the_collector()
+    memory.attach(apps[0])
     worker = faust.Worker(apps[0], *apps[1:], loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     logger.info("worker %s starts with roles %s", settings.instance_id, ", ".join(settings.roles))
     crash: BaseException | None = None
