@@ -9,21 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import faust
+import msgspec
 
 from agents import reading
 from agents.holding import Holder
 from agents.ports import Clock, DeadLetters, MetricRows, MetricsFlushed, Telemetry
 from models import metrics
 from models.events import Origin
-from models.metrics import MetricsUpdated
+from models.metrics import Head, MetricsUpdated
 from tutormax_streams.batches import Gathering, RecordBatch, drive
 
 logger = logging.getLogger(__name__)
 
 MOST_RECORDS = 4_000  # per transaction, before coalescing by tutor
 RETRY_PARKED_SECONDS = 5.0
+
+
+class Newest(NamedTuple):
+    """The record with the greatest fence of a tutor in a batch."""
+
+    partition: int
+    update: MetricsUpdated
+    times: list[int]  # `oldest_event_time_ms` of this record and of those that it supersedes
 
 
 @dataclass(slots=True)
@@ -36,19 +46,25 @@ class Flush:
     telemetry: Telemetry
     hold: Holder
     interval_seconds: float
-    gathering: Gathering[tuple[int, MetricsUpdated]] = field(init=False)
+    gathering: Gathering[Newest] = field(init=False)
 
     def __post_init__(self) -> None:
         self.gathering = Gathering(self._write, MOST_RECORDS)
 
     async def __call__(self, batch: RecordBatch) -> None:
-        updates, refusals = await reading.entries(batch, metrics.decode, self.dead_letters, self.telemetry, "metrics")
-        await asyncio.gather(*refusals)
-        self.gathering.add(batch, [(batch.partition, update) for update in updates])
+        try:
+            entries = _newest(batch)
+        except msgspec.DecodeError:
+            # One of them is none of ours: each by itself, and that one is refused.
+            found, refusals = await reading.entries(batch, metrics.decode, self.dead_letters, self.telemetry, "metrics")
+            await asyncio.gather(*refusals)
+            entries = [Newest(batch.partition, update, _times(update)) for update in found]
+        batch.records = ()
+        self.gathering.add(batch, entries)
 
-    async def _write(self, updates: list[tuple[int, MetricsUpdated]]) -> None:
+    async def _write(self, entries: list[Newest]) -> None:
         newest: dict[str, tuple[int, MetricsUpdated]] = {}
-        for partition, update in updates:
+        for partition, update, _ in entries:
             known = newest.get(update.tutor_id)
             if known is None or update.fence > known[1].fence:
                 newest[update.tutor_id] = (partition, update)
@@ -57,9 +73,9 @@ class Flush:
         committed = self.clock()
         self.telemetry.observe("sink_seconds", (committed - started) / 1e6, sink="flush")
         await self._settle(outcome)
-        for _, update in updates:
-            if update.oldest_event_time_ms is not None:
-                self.telemetry.observe("freshness", committed / 1e6 - update.oldest_event_time_ms / 1e3)
+        for _, _, times in entries:
+            for time_ms in times:
+                self.telemetry.observe("freshness", committed / 1e6 - time_ms / 1e3)
 
     async def _settle(self, outcome: MetricsFlushed) -> None:
         self.telemetry.count("flushed_tutors", len(outcome.written))
@@ -75,6 +91,25 @@ class Flush:
     async def retry_parked(self) -> None:
         """Rows of tutors who were unknown are tried again."""
         await self._settle(await self.hold.until_available(lambda: self.rows.retry_parked(MOST_RECORDS)))
+
+
+def _newest(batch: RecordBatch) -> list[Newest]:
+    """One entry for each tutor of the batch; the others' windows are never unpacked."""
+    newest: dict[str, tuple[Head, bytes]] = {}
+    times: dict[str, list[int]] = {}
+    for record in batch.records:
+        if record.value is None:
+            continue
+        head = metrics.head(record.value)
+        known = newest.get(head.tutor_id)
+        if known is None or known[0].fence < head.fence:
+            newest[head.tutor_id] = (head, record.value)
+        times.setdefault(head.tutor_id, []).extend(_times(head))
+    return [Newest(batch.partition, metrics.decode(value), times[id_]) for id_, (_, value) in newest.items()]
+
+
+def _times(update: Head | MetricsUpdated) -> list[int]:
+    return [] if update.oldest_event_time_ms is None else [update.oldest_event_time_ms]
 
 
 def attach(app: faust.App, metrics_topic: str, step: Flush) -> None:

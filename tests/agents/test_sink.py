@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents import holding
@@ -144,6 +145,28 @@ async def test_flush_writes_the_greatest_fence_of_several_records_once(flush: Fl
     assert flush.counts.counted["flushed_tutors"] == 1
     await flush.feed(of_updates(updates[0]))
     assert flush.counts.counted["fenced"] == 1
+
+
+async def test_flush_sees_how_old_the_events_of_superseded_records_were(flush: FlushRig):
+    observed: list[float] = []
+    flush.counts.observe = lambda name, value, **_: observed.append(value) if name == "freshness" else None  # type: ignore[method-assign]
+    now_ms = flush.clock() // 1000
+    updates = [
+        msgspec.structs.replace(metrics("t1", position=position), oldest_event_time_ms=now_ms - ago_ms)
+        for position, ago_ms in ((1, 3000), (3, 2000))
+    ]
+    await flush.feed(of_updates(*updates, metrics("t1", position=2)))
+    assert sorted(map(round, observed)) == [2, 3]
+    assert flush.counts.counted["flushed_tutors"] == 1
+
+
+async def test_flush_refuses_windows_that_cannot_be_read_and_takes_the_next_best(flush: FlushRig):
+    foreign = encode(metrics("t1", position=9)).replace(b'"windows":', b'"windows":7,"elsewhere":')
+    await flush.feed(
+        batch([Record("metrics", 0, 0, foreign), Record("metrics", 0, 1, encode(metrics("t1", position=1)))])
+    )
+    assert [update.position for _, update in flush.postgres.metrics.values()] == [1]
+    assert list(flush.letters.by_place) == [("metrics", 0, 0)]
 
 
 async def test_flush_keeps_what_postgresql_refuses_as_a_dead_letter(flush: FlushRig):
