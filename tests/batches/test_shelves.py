@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -242,6 +243,39 @@ def test_a_scan_over_rot_does_not_end_as_if_there_were_nothing_more(tmp_path: Pa
     with pytest.raises(UnreadableShelf):
         list(shelf.scan(b""))
     shelf.close()
+
+
+@pytest.mark.parametrize("sessions", [1, 2, 3])
+def test_a_list_of_files_that_was_cut_short_leaves_no_hole(tmp_path: Path, sessions: int):
+    """The newest writes are in a log of their own, and would be put on top of what the shorter list still knows."""
+    path = tmp_path / "a.db"
+    for session in range(sessions):
+        lived = subprocess.run(
+            [sys.executable, "-c", SESSION, str(path), str(session * 100)], check=False, capture_output=True
+        )
+        assert lived.returncode == 9, lived.stderr
+    (manifest,) = path.glob("MANIFEST-*")
+    whole = manifest.read_bytes()
+    for length in range(0, len(whole), 7):
+        copy = tmp_path / f"cut-{length}.db"
+        shutil.copytree(path, copy)
+        (copy / manifest.name).write_bytes(whole[:length])
+        shelf = open_rocks(copy)
+        known = 0 if shelf.offset is None else shelf.offset + 1
+        assert shelf.get_many([b"%d" % n for n in range(known)]) == [b"value"] * known, length
+        shelf.close()
+
+
+SESSION = """
+import os, sys
+from pathlib import Path
+from tutormax_streams.batches.shelves import RocksShelf, SharedMemory
+shelf = RocksShelf(Path(sys.argv[1]), SharedMemory())
+for number in range(int(sys.argv[2]), int(sys.argv[2]) + 100):
+    shelf.write([(b"%d" % number, b"value")])
+    shelf.advance(number)
+os._exit(9)
+"""
 
 
 def filled(path: Path, rotten: slice | None = None) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import rocksdict
 from sortedcontainers import SortedDict  # type: ignore[import-untyped]  # it ships no types
@@ -22,6 +23,7 @@ LAYOUT = 1
 
 RESERVED = b"\x00\x00"  # begins the keys of shelves' own notes, and of no table's
 _OFFSET_KEY = RESERVED + b"offset"
+_MANIFEST_KEY = RESERVED + b"manifest"
 
 
 class Shelf(Protocol):
@@ -113,8 +115,25 @@ class UnreadableShelf(RuntimeError):
     """What lies on this machine is damaged. The worker stops; its next start takes everything from the changelog."""
 
 
+class _Manifest(NamedTuple):
+    """RocksDB's list of its files. It only grows while a database is open, and each opening begins another."""
+
+    name: str
+    size: int
+
+    @classmethod
+    def of(cls, database: Path) -> _Manifest:
+        """As it lies on disk. Raises `OSError`."""
+        name = (database / "CURRENT").read_text().strip()
+        return cls(name, os.stat(database / name).st_size)
+
+
 class RocksShelf:
-    """A RocksDB of its own. What cannot be read is thrown away when opened next: the changelog is the durable copy."""
+    """A RocksDB of its own. What cannot be read is thrown away when opened next: the changelog is the durable copy.
+
+    RocksDB takes a list of files that was cut short for an older one, and then puts the newest writes, our offset with
+    them, on top of what that one knows: a hole. So every write remembers how long the list was.
+    """
 
     def __init__(self, path: Path, memory: SharedMemory) -> None:
         self.path = path
@@ -134,13 +153,28 @@ class RocksShelf:
             self._open(memory)
 
     def _open(self, memory: SharedMemory) -> None:
+        before = None
+        with contextlib.suppress(OSError, ValueError):  # there is none yet, or RocksDB will say what is wrong
+            before = _Manifest.of(self.path)
         self._db = rocksdict.Rdict(str(self.path), memory.options())
         try:
+            self._check_manifest(before, self._db.get(_MANIFEST_KEY))
             stored = self._db.get(_OFFSET_KEY)
             self.offset = int(stored) if stored is not None else None
+            self._manifest_name = _Manifest.of(self.path).name
         except Exception:
             self._db.close()
             raise
+        self._manifest_path = str(self.path / self._manifest_name)
+        self._noted_size = -1
+
+    def _check_manifest(self, before: _Manifest | None, stored: bytes | None) -> None:
+        """Raises `ValueError` if the list of files is shorter than one of the writes knew it."""
+        if before is None or stored is None:
+            return
+        name, _, size = stored.decode().partition(" ")
+        if name == before.name and before.size < int(size):
+            raise ValueError(f"{name} was cut short from {size} to {before.size} bytes")
 
     def _begin_anew(self, reason: str) -> None:
         logger.warning("%s is started anew from its changelog: %s", self.path, reason)
@@ -170,6 +204,10 @@ class RocksShelf:
                 put(key, value)
         if offset is not None:
             put(_OFFSET_KEY, b"%d" % offset)
+        size = os.stat(self._manifest_path).st_size
+        if size != self._noted_size:
+            put(_MANIFEST_KEY, f"{self._manifest_name} {size}".encode())
+            self._noted_size = size
         self._db.write(batch)
         if offset is not None:
             self.offset = offset
