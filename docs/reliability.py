@@ -122,19 +122,25 @@ def summary(results: Sequence[Result], runs: dict[str, Result]) -> str:
 
 
 def details(runs: dict[str, Result]) -> list[str]:
-    """What each fault does, and what its run noted besides."""
+    """What each fault does, what is stated of it, and what its run noted besides."""
     lines = []
-    for name, result in runs.items():
-        fault = FAULTS[name]
+    for name in sorted(FAULTS, key=lambda name: FAULTS[name].number):
+        fault, result = FAULTS[name], runs.get(name)
         promised = f"fresh again within {fault.within:g} s"
         if fault.most_age is not None:
             promised += f", never older than {fault.most_age:g} s"
         lines += [f"### {name}", "", f"{fault.sentence[0].upper()}{fault.sentence[1:]}. Stated: {promised}."]
-        figures = [f"{what}: {note:g}" for what, note in result.notes.items() if not isinstance(note, str)]
-        if figures:
-            lines += ["", f"Noted: {'; '.join(figures)}."]
-        if result.failure:
-            lines += ["", "Failed:", "", "```text", result.failure.splitlines()[0], "```"]
+        if result is None:
+            lines += ["", "Not run yet."]
+        else:
+            figures = [f"{what}: {note:g}" for what, note in result.notes.items() if not isinstance(note, str)]
+            reasons = [f"{what}: `{note}`" for what, note in result.notes.items() if isinstance(note, str)]
+            if figures:
+                lines += ["", f"Noted: {'; '.join(figures)}."]
+            if reasons:
+                lines += ["", *(f"- {reason}" for reason in reasons)]
+            if result.failure:
+                lines += ["", "Failed:", "", "```text", result.failure.splitlines()[0], "```"]
         lines.append("")
     return lines[:-1]
 
