@@ -47,7 +47,7 @@ APPEND_TIME = 1  # Kafka's LogAppendTime: the broker's clock
 class Tutor(msgspec.Struct, gc=False):
     """What is known of a tutor besides facts, in memory only."""
 
-    published_us: int = 0
+    published_us: int = 0  # by the clock
     due_us: int = 0
     queued_us: int = 0  # its place in the queue of what is due, at or before `due_us`; 0: none
     news: int = 0  # events since the last publication
@@ -87,7 +87,7 @@ class Shard:
         if time_ms and (tutor.oldest_ms is None or time_ms < tutor.oldest_ms):
             tutor.oldest_ms = time_ms
         patience_us = min((now_us - time_ms * 1000) // 4, MOST_PATIENCE_US) if time_ms else 0
-        at_us = max(now_us, tutor.published_us + max(patience_us, PUBLISH_INTERVAL_US))
+        at_us = max(now_us, min(tutor.published_us, now_us) + max(patience_us, PUBLISH_INTERVAL_US))
         if tutor.news == 1 or at_us < tutor.fresh_us:
             tutor.fresh_us = at_us
             heapq.heappush(self.fresh, (at_us, tutor_id))
@@ -124,7 +124,8 @@ class Shard:
             self.schedule(tutor_id, tutor.due_us)
 
     def _waited(self, tutor_id: str, now_us: int) -> bool:
-        return self.tutors[tutor_id].published_us + PUBLISH_INTERVAL_US <= now_us
+        published_us = self.tutors[tutor_id].published_us
+        return published_us > now_us or published_us + PUBLISH_INTERVAL_US <= now_us  # a clock may have been put back
 
 
 @dataclass(slots=True)
@@ -241,15 +242,16 @@ class Aggregate:
         now_us = self.clock()
         idle = now_us - self._last_batch_us > IDLE_US
         while now_us < until_us and (due := shard.next_due(now_us, idle)) is not None:
-            await self._publish(shard, due)
+            await self._publish(shard, due, now_us)
             now_us = self.clock()
 
-    async def _publish(self, shard: Shard, tutor_id: str) -> None:
+    async def _publish(self, shard: Shard, tutor_id: str, now_us: int) -> None:
         update = self.current(shard.partition, tutor_id)
         tutor = shard.tutors[tutor_id]
-        tutor.published_us, tutor.news, tutor.oldest_ms = update.as_of_us, 0, None
+        # By the clock, not by as-of: a predecessor whose clock was ahead may have left an as-of that is still to come.
+        tutor.published_us, tutor.news, tutor.oldest_ms = now_us, 0, None
         change = self.windows.tutor(shard.partition, tutor_id).next_change(update.as_of_us)
-        refresh = update.as_of_us + REFRESH_SECONDS * SECOND_US
+        refresh = now_us + REFRESH_SECONDS * SECOND_US
         shard.schedule(tutor_id, refresh if change is None else min(change, refresh))
         future = await self.send.send(
             self.metrics_topic, metrics.encode(update), key=tutor_id.encode(), partition=shard.partition

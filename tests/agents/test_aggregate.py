@@ -191,6 +191,20 @@ async def test_as_of_never_goes_back_whatever_the_clock_does(bench: Bench):
     assert third.as_of_us >= second.as_of_us
 
 
+async def test_news_go_out_at_once_although_a_predecessors_clock_was_ahead(bench: Bench):
+    ahead_us = NOW_US + 600 * SECOND_US
+    bench.noted = Assignment(log_end=0, committed=0, last_as_of_us=ahead_us)
+    await bench.tell(0, *known("t1"))
+    (first,) = await bench.after(0)
+    await bench.tell(1, *known("t1"))
+    (second,) = await bench.after(1)
+    assert first.as_of_us == second.as_of_us == ahead_us  # it never goes back
+    assert first.fence < second.fence
+    bench.clock.now_us -= 3600 * SECOND_US  # and when this worker's own is put back
+    await bench.tell(2, *known("t1"))
+    assert [update.fence for update in await bench.after(1)] == [(second.epoch, second.position + 1, ahead_us)]
+
+
 async def test_a_record_that_the_broker_does_not_take_stops_the_worker(bench: Bench):
     failures: list[BaseException] = []
     bench.aggregate.on_failure = failures.append

@@ -310,7 +310,7 @@ class BatchConsumer(Consumer):
         found = {}
         for tp, delivery in self._deliveries.items():
             delivery.settle()
-            oldest = delivery.in_flight[0].records[0].timestamp if delivery.in_flight else None
+            oldest = delivery.in_flight[0].oldest_ms if delivery.in_flight else None
             found[tp] = Position(
                 self._committed_offset.get(tp), delivery.expected, self._end(tp), len(delivery.in_flight), oldest
             )

@@ -41,13 +41,14 @@ class RecordBatch:
     acknowledgements are ignored, so an exception in an agent can never commit what it did not finish.
     """
 
-    __slots__ = ("_revoked", "_tasks", "first", "is_done", "is_taken", "last", "records", "tp")
+    __slots__ = ("_revoked", "_tasks", "first", "is_done", "is_taken", "last", "oldest_ms", "records", "tp")
 
     def __init__(self, tp: TP, records: Sequence[Record]) -> None:
         self.tp = tp
         self.records = records
         self.first = records[0].offset
         self.last = records[-1].offset
+        self.oldest_ms = records[0].timestamp  # Kafka time; whoever has read the records may let go of them
         self.is_taken = False  # an agent has begun with it
         self.is_done = False
         self._revoked = False
