@@ -36,6 +36,18 @@ FOUND: Final[tuple[Found, ...]] = (
         "every write remembers how long the list was; a shorter one means to begin anew from the changelog",
         "`tests/batches/test_shelves.py`, a list cut at every seventh byte",
     ),
+    Found(
+        "After a worker whose clock was ten minutes ahead, its tutors stood still until that time had come",
+        "clock",
+        "publications are paced by the worker's own clock, not by the as-of, which may lie ahead and never goes back",
+        "`tests/agents/test_aggregate.py`, a predecessor's clock that was ahead",
+    ),
+    Found(
+        "`/metrics` answered 500 while a batch was in flight whose records the sink had let go of",
+        "retention",
+        "a batch remembers the time of its oldest record by itself",
+        "`tests/batches/test_commits.py`, positions of batches without records",
+    ),
 )
 
 HEAD: Final = """# Reliability
