@@ -29,7 +29,7 @@ from tutormax_streams.batches import MergedTable, Partitioner, RecordBatch, Revo
 
 logger = logging.getLogger(__name__)
 
-SWEEP_SECONDS = 5.0
+SWEEP_SECONDS = 30.0
 
 
 class _Arrival(NamedTuple):

@@ -47,6 +47,6 @@ def attach(app: faust.App) -> None:
     except (OSError, AttributeError):
         return  # not glibc
 
-    @app.timer(TRIM_SECONDS)
+    @app.timer(TRIM_SECONDS)  # type: ignore[untyped-decorator]
     async def trim_memory() -> None:
         await asyncio.to_thread(trim, 0)

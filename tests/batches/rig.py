@@ -45,7 +45,7 @@ class FakeThread:
     def log_end(self, tp: TP) -> int | None:
         return self.highwater(tp) if tp in self.owned else None
 
-    def fetch(self, tp: TP) -> list[Record]:
+    def waiting(self, tp: TP) -> list[Record]:
         found = [record for record in self.logs[tp] if record.offset >= self.positions[tp]][: self.most]
         if found:
             self.positions[tp] = found[-1].offset + 1
@@ -54,7 +54,10 @@ class FakeThread:
     async def getmany(self, active: set[TP], timeout: float) -> dict[TP, list[Record]]:  # noqa: ASYNC109 - Faust's
         self.asked.append(set(active))
         await asyncio.sleep(0)
-        return {tp: found for tp in sorted(active & self.owned) if (found := self.fetch(tp))}
+        return {tp: found for tp in sorted(active & self.owned) if (found := self.waiting(tp))}
+
+    async def fetch(self, begun: set[TP], every: set[TP], timeout: float) -> dict[TP, list[Record]]:  # noqa: ASYNC109
+        return (await self.getmany(begun, 0.0) if begun else {}) or await self.getmany(every, timeout)
 
     async def seek_here(self, tp: TP, offset: int) -> None:
         if tp not in self.owned:

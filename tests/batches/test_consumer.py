@@ -183,14 +183,14 @@ async def test_nothing_is_delivered_while_positions_are_being_set():
 async def test_a_seek_for_a_partition_that_has_just_left_is_no_failure():
     made = await rig({A0: range(10)})
     made.thread.positions[A0] = 4
-    fetch = made.thread.fetch
+    waiting = made.thread.waiting
 
     def last_fetch(tp: TP) -> list[Record]:
-        found = fetch(tp)
+        found = waiting(tp)
         made.thread.owned.clear()
         return found
 
-    made.thread.fetch = last_fetch  # type: ignore[method-assign]
+    made.thread.waiting = last_fetch  # type: ignore[method-assign]
     assert await made.deliver() == []
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import faust
 import pytest
@@ -53,6 +54,35 @@ def test_the_thread_is_ours():
     assert isinstance(consumer, BatchConsumer)
     assert isinstance(consumer._thread, BatchConsumerThread)
     assert consumer._thread.consumer is consumer
+
+
+async def test_what_has_begun_is_fetched_first_in_one_call_into_the_thread(monkeypatch: pytest.MonkeyPatch):
+    assert list(inspect.signature(AIOKafkaConsumerThread._fetch_records).parameters) == [
+        "self", "consumer", "active_partitions", "timeout", "max_records",
+    ]  # fmt: skip
+    app = batch_app("127.0.0.1:1", "turns", ["a"])
+    thread: Any = cast(Any, app.consumer)._thread
+    client = SimpleNamespace(_max_poll_records=7)
+    calls: list[Any] = []
+    asked: list[tuple[set[TP], float]] = []
+    assert hasattr(AIOKafkaConsumer("a"), "_max_poll_records")
+
+    async def call_thread(step: Any, *arguments: Any) -> Any:
+        calls.append(step)
+        return await step(*arguments)
+
+    async def fetch_records(consumer: Any, partitions: set[TP], timeout: float, max_records: int) -> Any:  # noqa: ASYNC109
+        assert (consumer, max_records) == (client, 7)
+        asked.append((partitions, timeout))
+        return {A0: "records"} if partitions == {A0} and len(asked) == 1 else {}
+
+    monkeypatch.setattr(thread, "call_thread", call_thread)
+    monkeypatch.setattr(thread, "_ensure_consumer", lambda: client)
+    monkeypatch.setattr(thread, "_fetch_records", fetch_records)
+    assert await thread.fetch({A0}, {A0, A1}, 0.5) == {A0: "records"}
+    assert await thread.fetch({A0}, {A0, A1}, 0.5) == {}
+    assert asked == [({A0}, 0), ({A0}, 0), ({A0, A1}, 0.5)]
+    assert len(calls) == 2
 
 
 async def test_seeking_notes_the_committed_offsets():

@@ -66,6 +66,17 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
                 raise
             self._stopped.set()  # after a crash the thread has ended by itself and closed its loop; who stops it joins it
 
+    async def fetch(self, begun: set[TP], every: set[TP], timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
+        """What waits in `begun`, else what comes within `timeout` in `every`. Each call into the thread costs."""
+        return await self.call_thread(self._fetch_in_turn, begun, every, timeout)
+
+    async def _fetch_in_turn(self, begun: set[TP], every: set[TP], timeout: float) -> Any:  # noqa: ASYNC109
+        consumer = self._ensure_consumer()
+        most = consumer._max_poll_records
+        if begun and (found := await self._fetch_records(consumer, begun, timeout=0, max_records=most)):
+            return found
+        return await self._fetch_records(consumer, every, timeout=timeout, max_records=most)
+
     async def seek_here(self, tp: TP, offset: int) -> None:
         """Seek inside the consumer's thread: from outside it would pull records from under a running fetch."""
         await self.call_thread(self._ensure_consumer().seek, TopicPartition(*tp), offset)
@@ -131,14 +142,16 @@ class BatchConsumer(Consumer):
         if active_partitions is None:
             return await super()._getmany(None, timeout)
         with_room = {tp for tp in active_partitions if self._has_room(tp)}
-        begun = {tp for tp in with_room if tp.topic in self.packed_topics}
-        if begun and len(begun) < len(with_room) and (found := await super()._getmany(begun, 0)):
-            return found
         if not with_room:
             await asyncio.sleep(0.02)
             return {}
+        begun = {tp for tp in with_room if tp.topic in self.packed_topics}
+        if len(begun) == len(with_room):
+            begun = set()
         # A partition may gain room at any moment: wait shortly when some had none.
-        found = await super()._getmany(with_room, timeout if len(with_room) == len(active_partitions) else 0.05)
+        found = await self._thread.fetch(
+            begun, with_room, timeout if len(with_room) == len(active_partitions) else 0.05
+        )
         if not found:
             for tp in with_room:
                 if delivery := self._deliveries.get(tp):

@@ -38,6 +38,8 @@ PRIVATE_NAMES = {
     f"{_THREAD}._ensure_consumer": "test_fetches_are_tuned_and_their_answers_dated",
     f"{_THREAD}._stopped_set": "test_a_thread_that_a_crash_has_ended_can_be_stopped",
     f"{_THREAD}._stopped": "test_a_thread_that_a_crash_has_ended_can_be_stopped",
+    f"{_THREAD}._fetch_records": "test_what_has_begun_is_fetched_first_in_one_call_into_the_thread",
+    f"{_CLIENT}._max_poll_records": "test_what_has_begun_is_fetched_first_in_one_call_into_the_thread",
     f"{_THREAD}._commit": "test_the_thread_commits_through_our_override",
     f"{_CLIENT}._fetch_min_bytes": "test_fetches_are_tuned_and_their_answers_dated",
     f"{_CLIENT}._fetch_max_wait_ms": "test_fetches_are_tuned_and_their_answers_dated",
