@@ -27,7 +27,8 @@ from tutormax_streams.embedded.kafka import ApacheKafka
 
 SEED = 7
 CHAINS = {
-    "workers": ["kill9", "sigterm", "freeze", "crash-points", "disk-damaged"],
+    "workers": ["kill9", "sigterm", "freeze"],
+    "crashes": ["crash-points", "disk-damaged"],
     "inputs": ["poison-all", "postgres-disk-full"],
     "servers": ["fuzz", "kafka-kill9", "postgres-down-short"],
 }
