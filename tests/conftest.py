@@ -14,6 +14,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -29,6 +30,7 @@ settings.register_profile("ci", max_examples=2_000, deadline=None, suppress_heal
 settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+_threads = ThreadPoolExecutor(8, thread_name_prefix="early")
 SERVER_FIXTURES = {"kafka", "postgres", "empty_postgres"}
 
 
@@ -37,6 +39,28 @@ def pytest_report_header() -> str:
         return f"servers: {Stack(prefer='real').description}"
     except EmbeddedError as error:
         return f"servers: none, because {error}"
+
+
+_early: dict[str, Future[None]] = {}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin what is marked `early`, each in a thread of its own."""
+    if session.config.option.collectonly:
+        return
+    for item in session.items:
+        if (mark := item.get_closest_marker("early")) is not None:
+            _early[item.nodeid] = _threads.submit(mark.kwargs["begins"])
+
+
+@pytest.fixture
+def early(request: pytest.FixtureRequest) -> Future[None]:
+    """How what the test is marked with ended."""
+    return _early[request.node.nodeid]
+
+
+def pytest_sessionfinish() -> None:
+    _threads.shutdown(cancel_futures=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

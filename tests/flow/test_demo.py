@@ -23,7 +23,7 @@ from tests.flow.stories import title
 pytestmark = pytest.mark.slow
 
 SMALL = ("--tutors", "20", "--days", "30")
-LONGEST_SECONDS = 240.0
+LONGEST_SECONDS = 300.0
 
 
 class Showing:
