@@ -111,11 +111,10 @@ class Shard:
             queue = self.fresh if self.fresh and (not self.due or self.fresh[0] < self.due[0]) else self.due
             if not queue:
                 return None
-            if queue[0][0] > now_us:
-                waited = idle and queue is self.fresh and self._waited(queue[0][1], now_us)
-                if not waited:
-                    return None
-            at_us, tutor_id = heapq.heappop(queue)
+            at_us, tutor_id = queue[0]
+            if at_us > now_us and not (idle and queue is self.fresh and self._waited(tutor_id, now_us)):
+                return None
+            heapq.heappop(queue)
             tutor = self.tutors[tutor_id]
             if queue is self.fresh:
                 if tutor.news and self._waited(tutor_id, now_us):

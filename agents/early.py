@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agents.ports import Clock
+from models.enrichment import DELAY
 from models.events import Enriched, Feedback, Session
 from tutormax_streams.batches import Gathering, Parts, RecordBatch
 
@@ -50,11 +51,7 @@ class EarlyFeedback:
         early: dict[str, list[Enriched]] = {}
         for enriched in events:
             event = enriched.event
-            if (
-                type(event) is Feedback
-                and "feedback_delay_hours" not in enriched.derived
-                and event.session_id not in sessions
-            ):
+            if type(event) is Feedback and DELAY not in enriched.derived and event.session_id not in sessions:
                 early.setdefault(event.session_id, []).append(enriched)
             else:
                 ripe.append(enriched)

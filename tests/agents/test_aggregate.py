@@ -10,7 +10,7 @@ from faust.types import TP
 
 from agents.aggregate import REFRESH_SECONDS, Assignment
 from models import wire
-from models.events import Origin, Validated
+from models.events import Validated
 from models.facts import Barrier, Fact
 from models.homes import facts, home_of
 from models.metrics import MetricsUpdated, decode
@@ -35,8 +35,8 @@ def held(tutor_id: str, start_us: int = NOW_US - DAY_US, session_id: str = "s1")
     return told(validated("sessions", session_payload(session_id, tutor_id, start_us, min(start_us, NOW_US))))
 
 
-def told(event: Validated) -> list[Fact]:
-    return list(facts(event.event.home_id, home_of(event), Origin("sessions", 0, 0, NOW_US // 1000).time_ms))
+def told(event: Validated, age_seconds: int = 0) -> list[Fact]:
+    return list(facts(event.event.home_id, home_of(event), NOW_US // 1000 - 1000 * age_seconds))
 
 
 class Bench(AggregateRig):
@@ -79,6 +79,37 @@ async def test_a_tutor_with_news_is_published_at_once_and_then_at_most_once_a_se
     assert not await bench.after(0.5)
     (update,) = await bench.after(0.1)
     assert (update.windows["7day"].sessions_completed, update.events, update.position) == (2, 2, 3)
+
+
+async def test_news_that_is_old_already_waits_a_quarter_of_its_age_as_long_as_others_come(bench: Bench):
+    old = told(validated("tutors", tutor_payload("t1", NOW_US - DAY_US)), age_seconds=20)
+    await bench.tell(0, *old)
+    assert len(await bench.after(0)) == 1  # the first time at once
+    await bench.tell(1, *old)
+    for seconds, published in ((4.9, ["t2"]), (0.2, ["t1", "t3"])):
+        bench.clock.now_us += round(seconds * SECOND_US)
+        (other,) = {"t2", "t3"}.intersection(published)
+        await bench.tell(2, *known(other))
+        assert sorted(update.tutor_id for update in await bench.after(0)) == published
+
+
+async def test_nobody_is_patient_when_nothing_comes_any_more(bench: Bench):
+    old = told(validated("tutors", tutor_payload("t1", NOW_US - DAY_US)), age_seconds=20)
+    await bench.tell(0, *old)
+    assert len(await bench.after(0)) == 1
+    await bench.tell(1, *old)
+    assert await bench.after(0.5) == []  # at most once a second all the same
+    assert len(await bench.after(0.5)) == 1
+
+
+async def test_young_news_does_not_wait_behind_old_news_of_its_tutor(bench: Bench):
+    await bench.tell(0, *known("t1"))
+    assert len(await bench.after(0)) == 1
+    await bench.tell(1, *told(validated("tutors", tutor_payload("t1", NOW_US - DAY_US)), age_seconds=40))
+    await bench.tell(2, *known("t1"))
+    bench.clock.now_us += SECOND_US
+    await bench.tell(3, *known("t2"))
+    assert sorted(update.tutor_id for update in await bench.after(0)) == ["t1", "t2"]
 
 
 async def test_nothing_is_published_before_the_log_end_noted_at_the_assignment(bench: Bench):

@@ -100,7 +100,10 @@ async def down_shortly(run: Run) -> None:
             assert report["roles"]["stream"]["ready"], report
             assert any("PostgreSQL" in reason for reason in report["roles"]["sink"]["reasons"]), report
             assert worker.get("/livez") == b'{"alive":true}', worker.get("/livez")
+            assert not report["ready"]
         assert run.metric("sink_retries") > 2
+        names = run.deployment.topics
+        assert await run.deployment.lag(names.enriched, names.metrics) > 0  # offsets wait for what is not written
         await asyncio.sleep(4)
         await asyncio.to_thread(run.ground.postgres.start)
 

@@ -29,14 +29,14 @@ PAGE_ROWS = 100  # so that a rebuild has something to be interrupted in
 
 
 async def with_history(deploy: Deploy, seed: int) -> Deployment:
-    """A deployment that has worked for a while, and whose worker was killed."""
+    """A deployment that has worked for a while and was stopped."""
     deployment = deploy()
     worker = deployment.worker()
     worker.start()
     await worker.until_ready()
     await deployment.publish_corpus(corpus(seed, EVENTS, now_us=time.time_ns() // 1000))
     await deployment.assert_right()
-    worker.kill()
+    assert await worker.stop() == 0
     return deployment
 
 
@@ -61,7 +61,7 @@ async def assert_rebuilt(
     worker.start()
     await worker.until_ready()
     await deployment.assert_right(newer_than_us=began_us)
-    worker.kill()
+    assert await worker.stop() == 0
     await assert_nothing_was_published_from_part_of_the_history(deployment, progress.epoch)
     return progress
 
