@@ -12,9 +12,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Self, TypeVar
@@ -24,6 +25,7 @@ GUARD = Path(__file__).with_name("guard.py")
 # Below every usual range of ephemeral ports. From that range an outgoing connection could take the port while the
 # server restarts; a client that retries a closed local port there can even connect to itself.
 PORTS = range(15_000, 32_000)
+BLOCK_PORTS = 50
 LOG_TAIL_LINES = 3
 
 
@@ -38,11 +40,69 @@ class Owner(NamedTuple):
     gid: int
 
 
-def free_port() -> int:
-    """A port of `PORTS` on which nobody listens on 127.0.0.1 now."""
-    for port in random.SystemRandom().sample(PORTS, 100):
-        if is_free(port):
+class _Ports:
+    """The ports of this process: whole blocks that are its own for as long as it lives.
+
+    A port is often chosen long before a server listens on it, and a server that is down for a while wants its own port
+    back, so that nobody listens there now says too little where several processes start servers.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claims: dict[int, socket.socket | None] = {}  # by the first port of a block
+        self._next: Iterator[int] = iter(())
+
+    def one(self) -> int | None:
+        """A port of our blocks that was not given out yet; None when there is none."""
+        with self._lock:
+            port = next(self._next, None)
+            if port is None:
+                self._next = iter(self._another_block())
+                port = next(self._next, None)
             return port
+
+    def begin_anew(self) -> None:
+        """Give out all ports of our blocks once more."""
+        with self._lock:
+            self._next = iter([first + at for first in self._claims for at in range(BLOCK_PORTS)])
+
+    def _another_block(self) -> range:
+        firsts = PORTS[::BLOCK_PORTS]
+        for first in random.SystemRandom().sample(firsts, len(firsts)):
+            if first not in self._claims:
+                with contextlib.suppress(OSError):
+                    self._claims[first] = _claim(first)
+                    return range(first, first + BLOCK_PORTS)
+        return range(0)
+
+
+def _claim(first: int) -> socket.socket | None:
+    """Something that only one process can hold; OSError if another one does.
+
+    An abstract socket needs no file, goes with its process and is seen exactly as far as ports are. Only Linux has them:
+    elsewhere two processes may choose the same port, as they could anyhow.
+    """
+    if sys.platform != "linux":
+        return None
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0tutormax-streams/ports/{first}")
+    except OSError:
+        claim.close()
+        raise
+    return claim
+
+
+_ports = _Ports()
+
+
+def free_port() -> int:
+    """A port of `PORTS` on which nobody listens on 127.0.0.1 now, and that no other process is given while we live."""
+    for _ in range(2):
+        while (port := _ports.one()) is not None:
+            if is_free(port):
+                return port
+        _ports.begin_anew()
     raise EmbeddedError(f"no free port was found between {PORTS.start} and {PORTS.stop} on {HOST}.")
 
 
