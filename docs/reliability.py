@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from docs.generate import table
 from tests.faults import campaign
 from tests.faults.registry import FAULTS, Fault
-from tests.faults.results import Result, read
+from tests.faults.results import Result, locked, read
 
 PAGE: Final = Path(__file__).with_name("reliability.md")
 MODULES: Final = campaign.MODULES  # they fill `FAULTS`
@@ -164,7 +164,8 @@ def found() -> list[str]:
 
 
 def main() -> None:
-    PAGE.write_text(page(read()), encoding="utf-8")
+    with locked():  # or a campaign beside this one could write an older page after ours
+        PAGE.write_text(page(read()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m tests.faults.campaign [--only kill9,kafka-stall] [--seed 7] [--times 100] [--list]
 
 Each run prints a line and appends it to docs/reliability.jsonl, of which docs/reliability.md is made. The exit code is
-1 if any run was not right. A run is repeated by its seed.
+1 if any run was not right. A run is repeated by its seed. Campaigns may run side by side, each on servers of its own.
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -46,7 +49,8 @@ class Tally(msgspec.Struct):
 
 class Result(msgspec.Struct):
     """Of one run. `worst_age` and `fresh_after` in seconds: how old rows became, and when after the end of the fault
-    they were as fresh as ever. `gave_up`: how often a worker ended by itself and was started again."""
+    they were as fresh as ever. `gave_up`: how often a worker ended by itself and was started again. `commit`: of the
+    code that ran; two of them, if it changed meanwhile."""
 
     fault: str
     times: int
@@ -81,11 +85,20 @@ class Result(msgspec.Struct):
         return "\n".join([*([self.failure] if self.failure else []), *examples])
 
 
-def append(result: Result, path: Path = RESULTS) -> None:
-    """Add a result to the file, with the commit that it is of."""
-    result.at = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    result.commit = commit()
+@contextmanager
+def locked(path: Path = RESULTS) -> Iterator[BinaryIO]:
+    """The file of results, at its end, while no other campaign writes to it or makes the page of it."""
     with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # goes with the file, whatever becomes of us
+        yield file
+
+
+def append(result: Result, path: Path = RESULTS) -> None:
+    """Add a result to the file, with the commit that it is of. Campaigns that run side by side may do so at once."""
+    result.at = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    now = commit()
+    result.commit = now if result.commit in ("", now) else f"{result.commit}..{now}"
+    with locked(path) as file:
         file.write(msgspec.json.encode(result) + b"\n")
 
 
@@ -99,7 +112,8 @@ def commit() -> str:
     """Short name of the commit; with a + behind it if tracked files differ."""
 
     def git(*arguments: str) -> str:
-        ended = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        words = ["git", "--no-optional-locks", *arguments]  # others may commit meanwhile
+        ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         return ended.stdout.strip()
 
     changed = [

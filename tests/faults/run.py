@@ -16,7 +16,7 @@ import psycopg
 from tests.faults.ground import Ground
 from tests.faults.load import FRESH_SECONDS, Load
 from tests.faults.registry import Fault
-from tests.faults.results import Result, Tally
+from tests.faults.results import Result, Tally, commit
 from tests.flow import judge
 from tests.flow.driver import Deployment
 from tests.flow.judge import Difference, Position
@@ -105,7 +105,7 @@ class Run:
     async def play(self) -> Result:
         """All of it. Whatever goes wrong is in the result."""
         began = time.monotonic()
-        result = Result(self.fault.name, self.times, self.seed)
+        result = Result(self.fault.name, self.times, self.seed, commit=commit())
         try:
             await self._play(result)
         except Exception as failure:  # noqa: BLE001 - of a worker, a server or the fault: a failed run, not a failed campaign

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -155,6 +157,38 @@ def test_a_result_is_right_only_with_two_clean_verdicts(tmp_path: Path):
     for run in runs:
         results.append(run, tmp_path / "results.jsonl")
     assert results.read(tmp_path / "results.jsonl") == runs
+
+
+APPENDING = """
+import sys
+from pathlib import Path
+from tests.faults import results
+print("ready", flush=True)
+for number in range(10):
+    results.append(results.Result(sys.argv[2], 1, number, failure="x" * 200_000, commit="before"), Path(sys.argv[1]))
+"""
+
+
+def test_campaigns_side_by_side_append_whole_lines_one_at_a_time(tmp_path: Path):
+    path = tmp_path / "results.jsonl"
+    with results.locked(path):
+        campaigns = [
+            subprocess.Popen(
+                [sys.executable, "-c", APPENDING, str(path), name], cwd=results.ROOT, stdout=subprocess.PIPE
+            )
+            for name in ("one", "two", "three")
+        ]
+        for campaign_ in campaigns:
+            assert campaign_.stdout is not None
+            assert campaign_.stdout.readline() == b"ready\n"
+        time.sleep(0.5)
+        assert path.read_bytes() == b""  # while somebody else holds it
+    for campaign_ in campaigns:
+        campaign_.communicate(timeout=60)
+        assert campaign_.returncode == 0
+    found = results.read(path)
+    assert sorted((r.fault, r.seed) for r in found) == [(f, n) for f in ("one", "three", "two") for n in range(10)]
+    assert all(r.commit.startswith("before..") for r in found)  # it changed while the fault ran
 
 
 def test_the_page_shows_the_newest_run_of_each_fault():
