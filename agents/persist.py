@@ -25,6 +25,7 @@ from tutormax_streams.batches import Gathering, Partitioner, RecordBatch, drive
 
 MOST_EVENTS = 2_000  # per transaction
 RETRY_PARKED_SECONDS = 5.0
+TELL_AGAIN_SECONDS = 30.0  # from commit to confirmation takes less, unless the worker has died in between
 EARLY_SECONDS = 1.0
 
 
@@ -116,9 +117,18 @@ class Persist:
         self.telemetry.count("unparked", outcome.unparked, what="record")
         if confirmations:
             await asyncio.gather(*confirmations)
+        owed = outcome.owed
+        if owed.rows or owed.refusals:
+            await self.hold.until_available(lambda: self.records.told(owed))
 
     async def retry_parked(self) -> None:
-        """Rows that missed a parent are tried again, whatever comes or does not come."""
+        """Rows that missed a parent are tried again, whatever comes or does not come; and what a worker wrote or was
+        refused, and died before it could say so, is said."""
+        more = True
+        while more:
+            untold = await self.hold.until_available(lambda: self.records.untold(TELL_AGAIN_SECONDS, MOST_EVENTS))
+            await self._settle(untold)
+            more = len(untold.written) >= MOST_EVENTS or len(untold.refused) >= MOST_EVENTS
         while True:
             outcome = await self.hold.until_available(lambda: self.records.retry_parked(MOST_EVENTS))
             await self._settle(outcome)

@@ -69,6 +69,14 @@ class Persisted(NamedTuple):
     version_us: int
 
 
+class Owed(NamedTuple):
+    """What no replay would report again: rows and refusals of records that had been parked, and were done with then.
+    PostgreSQL remembers them until they are `told`."""
+
+    rows: Sequence[Persisted]
+    refusals: Sequence[Enriched]
+
+
 class RecordsWritten(Protocol):
     """What became of a batch of entities."""
 
@@ -80,6 +88,8 @@ class RecordsWritten(Protocol):
     def parked(self) -> int: ...
     @property
     def unparked(self) -> int: ...
+    @property
+    def owed(self) -> Owed: ...
 
 
 class Records(Protocol):
@@ -87,6 +97,8 @@ class Records(Protocol):
 
     async def write(self, batch: Sequence[Enriched]) -> RecordsWritten: ...
     async def retry_parked(self, limit: int) -> RecordsWritten: ...
+    async def told(self, owed: Owed) -> None: ...
+    async def untold(self, seconds: float, limit: int) -> RecordsWritten: ...
 
 
 class MetricsFlushed(Protocol):

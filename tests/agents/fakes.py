@@ -15,7 +15,7 @@ import faust
 from faust.types import TP
 
 from agents.holding import Holding
-from agents.ports import Persisted, SinkUnavailable
+from agents.ports import Owed, Persisted, SinkUnavailable
 from models.events import KIND_OF, Enriched, Origin
 from models.metrics import MetricsUpdated
 from tests.samples import NOW_US
@@ -190,6 +190,7 @@ class Written:
     fenced: int = 0
     parked: int = 0
     unparked: int = 0
+    owed: Owed = field(default_factory=lambda: Owed((), ()))
 
 
 @dataclass(slots=True)
@@ -200,6 +201,8 @@ class Tables:
     metrics: dict[str, tuple[int, MetricsUpdated]] = field(default_factory=dict)
     away: int = 0  # so many writes fail first
     refuses: Callable[[Any], bool] = lambda thing: False
+    owes: Callable[[Any], bool] = lambda persisted: False  # as if the row had been parked
+    told_rows: list[Any] = field(default_factory=list)
     writes: int = 0
 
     async def write(self, batch: Sequence[Any]) -> Written:
@@ -214,6 +217,7 @@ class Tables:
                 self._store(entry, outcome)
             else:
                 self._flush(entry, outcome)
+        outcome.owed = Owed([persisted for persisted in outcome.written if self.owes(persisted)], ())
         return outcome
 
     def _store(self, entry: Enriched, outcome: Written) -> None:
@@ -240,6 +244,15 @@ class Tables:
             outcome.written.append(update.tutor_id)
 
     async def retry_parked(self, limit: int) -> Written:
+        return Written()
+
+    async def told(self, owed: Owed) -> None:
+        if self.away:
+            self.away -= 1
+            raise SinkUnavailable("the server is shutting down")
+        self.told_rows += owed.rows
+
+    async def untold(self, seconds: float, limit: int) -> Written:
         return Written()
 
 

@@ -103,6 +103,22 @@ async def test_persist_is_done_only_when_announcements_and_refusals_have_landed(
     await feeding
 
 
+async def test_persist_settles_what_is_owed_once_it_has_been_announced(persist: PersistRig):
+    persist.postgres.owes = lambda row: row.id == "t1"
+    persist.broker.holding = True
+    work = of_records(enriched("t1"), enriched("t2"))
+    feeding = asyncio.create_task(persist.feed(work))
+    await asyncio.sleep(0.01)
+    assert len(persist.broker.records("persisted")) == 2
+    assert not persist.postgres.told_rows
+    persist.postgres.away = 2
+    persist.broker.confirm()
+    await feeding
+    assert [row.id for row in persist.postgres.told_rows] == ["t1"]
+    assert work.is_done
+    assert len(persist.broker.records("persisted")) == 2
+
+
 async def test_persist_unpacks_no_more_than_the_next_transaction_takes(
     persist: PersistRig, monkeypatch: pytest.MonkeyPatch
 ):

@@ -14,6 +14,7 @@ from tutormax_streams.postgres.records import RecordWriter
 
 EMPTIED = """
 DELETE FROM tutors; DELETE FROM students; DELETE FROM tutormax_streams.parked;
+DELETE FROM tutormax_streams.unannounced;
 DELETE FROM tutormax_streams.parked_metrics; DELETE FROM tutormax_streams.metric_fences
 """
 

@@ -57,7 +57,7 @@ class Outcome:
     refused: list[tuple[Candidate, str, str]] = field(default_factory=list)
     waiting: list[Candidate] = field(default_factory=list)
     stale: list[Candidate] = field(default_factory=list)
-    unparked: int = 0
+    unparked: list[Persisted] = field(default_factory=list)  # of `written`, those that had been parked
 
     def add(self, other: Outcome) -> None:
         self.written += other.written
@@ -66,12 +66,17 @@ class Outcome:
         self.stale += other.stale
         self.unparked += other.unparked
 
+    def report(self, candidate: Candidate, persisted: Persisted) -> None:
+        """Take in a candidate whose row stands."""
+        self.written.append(persisted)
+        if candidate.parked:
+            self.unparked.append(persisted)
+
     def settle(self, kind: Kind, candidate: Candidate, verdict: Verdict, stored: Row | None) -> None:
         """Take in a candidate that needs no further statement."""
         if verdict is Verdict.SAME:
             assert stored is not None
-            self.written.append(candidate.persisted(kind, stored[0]))
-            self.unparked += candidate.parked
+            self.report(candidate, candidate.persisted(kind, stored[0]))
         elif verdict is Verdict.STALE:
             self.stale.append(candidate)
         elif kind.parents:

@@ -48,7 +48,8 @@ SELECT kind, id, version_us, digest, tutor_id, student_id, payload FROM pg_temp.
 ORDER BY kind COLLATE "C", id COLLATE "C"
 ON CONFLICT (kind, id) DO UPDATE SET
     version_us = excluded.version_us, digest = excluded.digest, tutor_id = excluded.tutor_id,
-    student_id = excluded.student_id, payload = excluded.payload, refused = NULL, parked_at = excluded.parked_at
+    student_id = excluded.student_id, payload = excluded.payload, refused = NULL, refused_as = NULL,
+    untold_since = NULL, parked_at = excluded.parked_at
 WHERE (stored.version_us, stored.digest) < (excluded.version_us, excluded.digest)
 """
 
@@ -89,7 +90,21 @@ USING unnest(%s::text[], %s::text[], %s::int8[], %s::bytea[]) AS done (kind, id,
 WHERE parked.kind = done.kind AND parked.id = done.id
     AND (parked.version_us, parked.digest) <= (done.version_us, done.digest)
 """
-_REFUSE: Final = "UPDATE tutormax_streams.parked SET refused = %s WHERE kind = %s AND id = %s"
+_REFUSE: Final = """
+UPDATE tutormax_streams.parked SET refused = %s, refused_as = %s, untold_since = now() WHERE kind = %s AND id = %s
+"""
+# Without its event there can be no letter, so none is owed.
+_REFUSE_UNREADABLE: Final = """
+UPDATE tutormax_streams.parked SET refused = %s, refused_as = NULL, untold_since = NULL WHERE kind = %s AND id = %s
+"""
+_OVERDUE: Final = """
+SELECT kind, id, payload, refused_as, refused FROM tutormax_streams.parked
+WHERE untold_since < now() - make_interval(secs => %s) AND refused IS NOT NULL ORDER BY kind, id LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_TOLD: Final = """
+UPDATE tutormax_streams.parked SET untold_since = NULL
+WHERE kind = %s AND id = %s AND version_us = %s AND digest = %s
+"""
 
 
 async def is_empty(connection: Connection) -> bool:
@@ -146,10 +161,29 @@ async def settle(connection: Connection, done: Mapping[Key, Version]) -> None:
     await connection.execute(_SETTLE, [texts(kinds), texts(ids), integers(times), octets(digests)])
 
 
-async def refuse(connection: Connection, refused: Iterable[tuple[Key, str]]) -> None:
-    """Keep what PostgreSQL would not take, with the reason; it is not tried again until a newer version comes."""
-    for (kind, id_), why in refused:
-        await connection.execute(_REFUSE, [why, kind, id_])
+async def refuse(connection: Connection, refused: Iterable[tuple[Key, str, str]]) -> None:
+    """Keep what PostgreSQL would not take, with reason code and sentence; it is not tried again until a newer version
+    comes. Its dead letter is owed until it is `told`."""
+    for (kind, id_), code, why in refused:
+        await connection.execute(_REFUSE, [why, code, kind, id_])
+
+
+async def overdue(connection: Connection, seconds: float, limit: int) -> list[tuple[Enriched, str, str]]:
+    """What was refused longer ago than that, with code and sentence, and is not known to be a dead letter."""
+    found = await connection.execute(_OVERDUE, [seconds, limit], binary=True)
+    refused = []
+    for kind, id_, payload, code, why in await found.fetchall():
+        try:
+            refused.append((unpacked(payload), code, why))
+        except msgspec.DecodeError as error:
+            await connection.execute(_REFUSE_UNREADABLE, [f"unreadable: {error}", kind, id_])
+    return refused
+
+
+async def told(connection: Connection, refused: Iterable[tuple[Key, Enriched]]) -> None:
+    """The dead letters of these records are confirmed."""
+    for (kind, id_), record in sorted(refused, key=lambda entry: entry[0]):
+        await connection.execute(_TOLD, [kind, id_, record.event.version_us, record.digest])
 
 
 async def _take(connection: Connection, query: LiteralString, *values: object) -> list[Parked]:
@@ -159,7 +193,7 @@ async def _take(connection: Connection, query: LiteralString, *values: object) -
         try:
             taken.append(Parked(kind, id_, unpacked(payload)))
         except msgspec.DecodeError as error:
-            await connection.execute(_REFUSE, [f"unreadable: {error}", kind, id_])
+            await connection.execute(_REFUSE_UNREADABLE, [f"unreadable: {error}", kind, id_])
     return taken
 
 

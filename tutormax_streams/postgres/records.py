@@ -5,8 +5,10 @@
    parked (its tutor, student or session is missing), refused (PostgreSQL will never take it).
 3. One refused row does not hold up its neighbours: a batch that fails by a row's own fault is written again, halved
    under savepoints until the row stands alone.
-4. Locks are taken in one order: what waits of the own entities, tutors, sessions, feedback, events; each by key.
+4. Locks are taken in one order: what waits of the own entities, tutors, sessions, feedback, events, what is to be
+   announced; each by key.
 5. Equal version times are settled by digest (`models.versions`), that of the stored row taken from what is stored.
+6. What had been parked and is written or refused is owed to the reader of the report, in writing, until it is `told`.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from typing import Final
 import psycopg
 from psycopg import errors
 
-from agents.ports import Persisted
+from agents.ports import Owed, Persisted
 from models.events import KIND_OF, Enriched
 from models.versions import Version
-from tutormax_streams.postgres import emails, metric_rows, parking, students
+from tutormax_streams.postgres import announcing, emails, metric_rows, parking, students
 from tutormax_streams.postgres.contest import Candidate, Outcome, Verdict, verdicts
 from tutormax_streams.postgres.database import Connection, Database
 from tutormax_streams.postgres.errors import VALUE_ERRORS, Fault, fault, reason
@@ -50,6 +52,7 @@ class WriteResult:
     refused: list[tuple[Enriched, str, str]] = field(default_factory=list)  # record, reason code, sentence
     parked: int = 0
     unparked: int = 0  # of `written`, those that had been parked
+    owed: Owed = field(default_factory=lambda: Owed([], []))  # of `written` and `refused`
     stale: int = 0
 
 
@@ -84,6 +87,26 @@ class RecordWriter:
             await students.ensure(self._database, missing, self._clock())
         return await self._transact(_entities(()), WriteResult(), ready=limit)
 
+    async def told(self, owed: Owed) -> None:
+        """What was owed has been announced and refused, confirmed by the broker. Raises `SinkUnavailable`."""
+
+        async def work(connection: Connection) -> None:
+            await parking.told(connection, [((KIND_OF[type(r.event)], r.event.home_id), r) for r in owed.refusals])
+            await announcing.forget(connection, owed.rows)
+
+        await self._database.transaction(work)
+
+    async def untold(self, seconds: float, limit: int) -> WriteResult:
+        """Up to `limit` rows and as many refusals that have been owed for longer than that: the worker that should
+        have told them is dead, or slow. Raises `SinkUnavailable`."""
+
+        async def work(connection: Connection) -> WriteResult:
+            written = await announcing.overdue(connection, seconds, limit)
+            refused = await parking.overdue(connection, seconds, limit)
+            return WriteResult(written, refused, owed=Owed(written, [record for record, _, _ in refused]))
+
+        return await self._database.transaction(work)
+
     async def _transact(self, entities: Entities, result: WriteResult, ready: int) -> WriteResult:
         write = partial(self._write, entities=entities, ready=ready)
         try:
@@ -96,7 +119,8 @@ class RecordWriter:
         result.written += outcome.written
         result.refused += [(candidate.record, code, detail) for candidate, code, detail in outcome.refused]
         result.parked = sum(not candidate.parked for candidate in outcome.waiting)
-        result.unparked = outcome.unparked
+        result.unparked = len(outcome.unparked)
+        result.owed = Owed(outcome.unparked, [c.record for c, _, _ in outcome.refused if c.parked])
         result.stale = len(outcome.stale)
         return result
 
@@ -126,6 +150,7 @@ class RecordWriter:
         await parking.park(connection, [(c.kind, c.record) for c in outcome.waiting if not c.parked])
         if waiting:
             await _clear_parked(connection, entities, held, outcome)
+            await announcing.note(connection, outcome.unparked)
         return outcome
 
 
@@ -180,7 +205,7 @@ async def _move(
     if kind is TUTOR and moved:
         await emails.hand_out(connection, [candidate.id for candidate in moved])
     outcome.written += [candidate.persisted(kind, odd.get(candidate.id)) for candidate in moved]
-    outcome.unparked += sum(candidate.parked for candidate in moved)
+    outcome.unparked += [candidate.persisted(kind, odd.get(candidate.id)) for candidate in moved if candidate.parked]
     return left_out
 
 
@@ -231,8 +256,7 @@ async def _clear_parked(connection: Connection, entities: Entities, held: set[pa
         if (candidate.parked or (kind, id_) in held) and (kind, id_) not in staying
     }
     await parking.settle(connection, done)
-    refused = [((candidate.kind, candidate.id), why) for candidate, _, why in outcome.refused if candidate.parked]
-    await parking.refuse(connection, refused)
+    await parking.refuse(connection, [((c.kind, c.id), code, why) for c, code, why in outcome.refused if c.parked])
 
 
 def _entities(batch: Iterable[Enriched]) -> Entities:

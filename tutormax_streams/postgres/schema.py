@@ -34,7 +34,9 @@ _KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("tutor_events", "event_id"),
     ("tutor_performance_metrics", "metric_id"),
 )
-_SIDE_NAMES: Final = ("layout", "parked", "parked_metrics", "metric_fences")
+_SIDE_NAMES: Final = [
+    f"tutormax_streams.{name}" for name in ("layout", "parked", "unannounced", "parked_metrics", "metric_fences")
+]
 _TEXT_COLUMNS: Final = {
     "tutors": ("status", "behavioral_archetype"),
     "sessions": ("session_type",),
@@ -60,15 +62,20 @@ async def ensure_platform_tables(connection: AsyncConnection[Any]) -> list[str]:
 
 
 async def ensure_side_tables(connection: AsyncConnection[Any]) -> None:
-    """Create our schema and its tables. Idempotent, and safe when several do it at once."""
+    """Create our schema and what is missing of its tables, and bring older layouts along; a later one is left alone.
+    Idempotent, and safe when several do it at once."""
     async with connection.transaction():
         await _lock(connection)
-        if await _layout_version(connection) == SIDE_TABLES_VERSION:
-            return
+        found = await _layout_version(connection)
+        if found is not None and found > SIDE_TABLES_VERSION:
+            return  # `check` says what to do
+        if found == SIDE_TABLES_VERSION and not await _missing_side_tables(connection):
+            return  # so that a user who may create nothing may ask
         for statement in SIDE_TABLES:
             await connection.execute(statement)
         await connection.execute(
-            "INSERT INTO tutormax_streams.layout (version) VALUES (%s) ON CONFLICT (single) DO NOTHING",
+            "INSERT INTO tutormax_streams.layout (version) VALUES (%s)"
+            " ON CONFLICT (single) DO UPDATE SET version = excluded.version",
             [SIDE_TABLES_VERSION],
         )
 
@@ -147,21 +154,26 @@ async def _side_table_problems(connection: AsyncConnection[Any]) -> list[str]:
         return [f"This user may not read our tables: {_GRANT_HINT}."]
     if version is None:
         return [f"Our tables in the schema tutormax_streams are missing: {_ENSURE_HINT}."]
-    if version != SIDE_TABLES_VERSION:
+    if version < SIDE_TABLES_VERSION:
+        older = f"this program brings it to layout {SIDE_TABLES_VERSION}: {_ENSURE_HINT}"
+        return [f"Our tables in the schema tutormax_streams have layout {version}, {older}."]
+    if version > SIDE_TABLES_VERSION:
         known = f"this program knows {SIDE_TABLES_VERSION}: run the program that made them"
         return [f"Our tables in the schema tutormax_streams have layout {version}, {known}."]
-    names = [f"tutormax_streams.{name}" for name in _SIDE_NAMES]
-    missing = set(names) - await _present(connection, names)
-    if missing:
+    if missing := await _missing_side_tables(connection):
         return [f"Our tables {', '.join(sorted(missing))} are missing: {_ENSURE_HINT}."]
     found = await connection.execute(
         "SELECT name FROM unnest(%s::text[]) AS name WHERE NOT has_table_privilege(name::regclass, 'SELECT')"
         " OR NOT has_table_privilege(name::regclass, 'INSERT') OR NOT has_table_privilege(name::regclass, 'UPDATE')"
         " OR NOT has_table_privilege(name::regclass, 'DELETE')",
-        [names],
+        [_SIDE_NAMES],
     )
     denied = [name for (name,) in await found.fetchall()]
     return [f"This user may not read and write {', '.join(denied)}: {_GRANT_HINT}."] if denied else []
+
+
+async def _missing_side_tables(connection: AsyncConnection[Any]) -> set[str]:
+    return set(_SIDE_NAMES) - await _present(connection, _SIDE_NAMES)
 
 
 async def _layout_version(connection: AsyncConnection[Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""Our own tables, in the schema `tutormax_streams`: what waits for its parent, and the fences.
+"""Our own tables, in the schema `tutormax_streams`: what waits for its parent, what is not announced yet, and the fences.
 
 They never refer to the platform's tables: a foreign key would hang triggers on those. Layouts are storage: a change
 raises `SIDE_TABLES_VERSION` and comes with statements that bring older ones along.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
-SIDE_TABLES_VERSION: Final = 1
+SIDE_TABLES_VERSION: Final = 2
 
 SIDE_TABLES: Final[tuple[LiteralString, ...]] = (
     "CREATE SCHEMA IF NOT EXISTS tutormax_streams",
@@ -19,7 +19,8 @@ SIDE_TABLES: Final[tuple[LiteralString, ...]] = (
     )
     """,
     # Records without their parent, greatest version of each only (`parking`). `id` is the home id: of feedback the
-    # session's. `payload` is the packed `models.events.Enriched`; `refused` says why PostgreSQL would not take it.
+    # session's. `payload` is the packed `models.events.Enriched`; `refused` says why PostgreSQL would not take it,
+    # `refused_as` is the reason's code, and `untold_since` is set until the dead letter is known to be written.
     """
     CREATE TABLE IF NOT EXISTS tutormax_streams.parked (
         kind text COLLATE "C" NOT NULL,
@@ -31,10 +32,28 @@ SIDE_TABLES: Final[tuple[LiteralString, ...]] = (
         payload bytea NOT NULL,
         refused text,
         parked_at timestamptz NOT NULL DEFAULT now(),
+        refused_as text,
+        untold_since timestamptz,
         PRIMARY KEY (kind, id)
     )
     """,
+    # Layout 1 had neither. First of all statements about this table: it takes the greatest lock at once.
+    """
+    ALTER TABLE tutormax_streams.parked
+        ADD COLUMN IF NOT EXISTS refused_as text, ADD COLUMN IF NOT EXISTS untold_since timestamptz
+    """,
     "CREATE INDEX IF NOT EXISTS parked_by_tutor ON tutormax_streams.parked (tutor_id)",
+    # Rows that had been parked, written and not yet announced on `persisted` (`announcing`). Layout 1 had none of it.
+    """
+    CREATE TABLE IF NOT EXISTS tutormax_streams.unannounced (
+        kind text COLLATE "C" NOT NULL,
+        id text COLLATE "C" NOT NULL,
+        tutor_id text NOT NULL,
+        version_us bigint NOT NULL,
+        written_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (kind, id)
+    )
+    """,
     # Metrics of tutors whose row has not arrived, greatest fence of each only. `payload` is the record's JSON.
     """
     CREATE TABLE IF NOT EXISTS tutormax_streams.parked_metrics (
