@@ -21,7 +21,13 @@ ROOT = Path(__file__).parent.parent
 HOME = ROOT / "tutormax_streams" / "batches"
 PACKAGES = ("models", "tables", "agents", "tutormax_streams", "benchmarks")
 FOREIGN = ("faust", "mode", "aiokafka")
-NO_SECRETS = {"_asdict", "_fields", "_exit", "_abc_impl"}  # public in spite of their names, or Python's own
+NO_SECRETS = {
+    "_asdict",
+    "_fields",
+    "_exit",
+    "_abc_impl",
+    "_current_frames",
+}  # public in spite of their names, or Python's own
 OURS = [importlib.import_module(f"{batches.__name__}.{found.name}") for found in pkgutil.iter_modules(batches.__path__)]
 CLASSES = [
     thing

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -30,12 +31,12 @@ from tutormax_streams.postgres.metric_rows import MetricsWriter
 from tutormax_streams.postgres.records import RecordWriter
 from tutormax_streams.refusals import DeadLetterBox
 from tutormax_streams.settings import Settings
+from tutormax_streams.stillness import MOST_SILENCE_SECONDS, Stillness
 from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.topics import RAW, Topics
 from tutormax_streams.web.health import Health
 
 MOST_SKEW_SECONDS = 5.0
-MOST_SILENCE_SECONDS = 10.0  # fetches are answered every 50 ms, with or without records
 
 
 def wall_clock() -> int:
@@ -53,6 +54,7 @@ class Runtime:
     telemetry: Telemetry = field(default_factory=Telemetry)
     health: Health = field(default_factory=Health)
     apps: list[faust.App] = field(default_factory=list)
+    stillness: list[Stillness] = field(default_factory=list)  # of each app
 
     @property
     def topics(self) -> Topics:
@@ -80,6 +82,15 @@ class Runtime:
         self.telemetry.set("oldest_uncommitted_seconds", max(age.values(), default=0))
         recovering = [app for app in self.apps if app.tables and app.in_recovery]
         self.telemetry.set("recovery_remaining", sum(map(recovery_remaining, recovering)))
+
+    def look_after(self, role: str, app: faust.App, excused: Callable[[str], bool]) -> None:
+        """Have it watched that the app's work goes on, unless `excused` explains why that of a topic does not."""
+        self.stillness.append(Stillness(app, self.settings.watchdog_seconds, excused))
+        self.health.watch(role, self.stillness[-1].reasons)
+
+    def stands_still(self) -> str | None:
+        """Why the worker should end."""
+        return next((why for stillness in self.stillness if (why := stillness.judge())), None)
 
     def silences(self, app: faust.App) -> list[str]:
         """Why Kafka cannot be relied on now."""
@@ -242,6 +253,8 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
         return found
 
     runtime.health.watch("stream", reasons)
+    breaker_of = {raw[name]: breaker for name, breaker in breakers.items()}
+    runtime.look_after("stream", app, lambda topic: topic in breaker_of and breaker_of[topic].state == "open")
     return app
 
 
@@ -280,4 +293,5 @@ def create_sink_app(runtime: Runtime, *, web: bool = False) -> faust.App:
         return found
 
     runtime.health.watch("sink", reasons)
+    runtime.look_after("sink", app, lambda _: bool(holding.reasons))
     return app

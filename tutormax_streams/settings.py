@@ -111,6 +111,10 @@ class Settings(BaseSettings):
         default=30.0, validation_alias=AliasChoices("TUTORMAX_BREAKER_COOLDOWN_SECONDS", "breaker_cooldown_seconds")
     )
     """TUTORMAX_BREAKER_COOLDOWN_SECONDS: how long to leave it alone the first time; doubles while it stays bad."""
+    watchdog_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=60.0, validation_alias=AliasChoices("TUTORMAX_WATCHDOG_SECONDS", "watchdog_seconds")
+    )
+    """TUTORMAX_WATCHDOG_SECONDS: a worker that stands still for so long, unexplained, says where and ends; 0: never."""
     log_format: Literal["json", "console"] = Field(
         default="json", validation_alias=AliasChoices("TUTORMAX_LOG_FORMAT", "log_format")
     )

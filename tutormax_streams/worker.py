@@ -10,10 +10,12 @@ import sys
 import faust
 import uvloop
 
-from tutormax_streams import logs, memory, signals, startup
+from tutormax_streams import kafka, logs, memory, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
+from tutormax_streams.batches import BatchConsumer, batch_consumer, crash_soon
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.settings import Settings
+from tutormax_streams.watchdog import STOOD_STILL, StoodStill, Watchdog
 from tutormax_streams.web import health
 
 logger = logging.getLogger(__name__)
@@ -34,8 +36,27 @@ async def _prepared(settings: Settings) -> Epoch | None:
         return None
 
 
+def _watchdog(runtime: Runtime, worker: faust.Worker, loop: asyncio.AbstractEventLoop) -> Watchdog:
+    def consumers() -> list[BatchConsumer]:
+        return [consumer for app in runtime.apps if (consumer := batch_consumer(app)) is not None]
+
+    return Watchdog(
+        runtime.settings.watchdog_seconds,
+        loop,
+        crash=lambda failure: crash_soon(runtime.apps[0], failure),
+        judge=runtime.stands_still,
+        thread_beats=lambda: [(f"the consumer's thread of {c.app.conf.id}", c.thread_beats()) for c in consumers()],
+        thread_loops=lambda: [consumer.thread_loop() for consumer in consumers()],
+        stopping=lambda: worker.should_stop or any(app.should_stop for app in runtime.apps),
+        is_excused=lambda: not kafka.can_be_connected(runtime.settings),
+    )
+
+
 def run(settings: Settings) -> int:
-    """Work until stopped: the process's exit code. 0 after a signal, `startup`'s codes when refused, 70 after a crash."""
+    """Work until stopped: the process's exit code.
+
+    0 after a signal, `startup`'s codes when refused, 70 after a crash, 75 where the watchdog ended it.
+    """
     os.environ["TZ"] = "UTC"
     memory.return_large_blocks()
     logs.configure(settings.log_level, settings.log_format)
@@ -64,6 +85,8 @@ def run(settings: Settings) -> int:
     memory.attach(apps[0])
     worker = faust.Worker(apps[0], *apps[1:], loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     logger.info("worker %s starts with roles %s", settings.instance_id, ", ".join(settings.roles))
+    watchdog = _watchdog(runtime, worker, loop)
+    watchdog.start()
     crash: BaseException | None = None
     try:
         worker.execute_from_commandline()
@@ -72,9 +95,11 @@ def run(settings: Settings) -> int:
         crash = ended if ended.code else None
     except Exception as exc:  # noqa: BLE001 - whatever it was, the exit code tells
         crash = exc
+    finally:
+        watchdog.stop()
     crash = worker.crash_reason or crash
     if crash is not None:
         logger.critical("stopped by a failure, nothing unfinished was acknowledged: %r", crash)
-        return CRASHED
+        return STOOD_STILL if isinstance(crash, StoodStill) else CRASHED
     logger.info("stopped")
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tutormax_streams.batches.crashpoints import POINTS, reached
+from tutormax_streams.batches.crashpoints import POINTS, WEDGE_POINTS, reached
 
 ROOT = Path(__file__).parents[2]
 PASSES = """
@@ -45,7 +45,7 @@ def test_nothing_happens_unless_asked():
     assert passes(None).returncode == 0
 
     async def pass_all() -> None:
-        for point in POINTS:
+        for point in POINTS + WEDGE_POINTS:
             await reached(point)
 
     asyncio.run(pass_all())
@@ -57,7 +57,7 @@ def test_an_unknown_point_is_an_error():
     assert "no crash point" in ended.stderr
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", POINTS + WEDGE_POINTS)
 def test_every_point_is_in_the_code_once_or_more(point: str):
     code = [path.read_text() for name in ("agents", "tutormax_streams") for path in ROOT.glob(f"{name}/**/*.py")]
     assert any(re.search(rf'await reached\("{point}"\)', text) for text in code)

@@ -19,7 +19,8 @@ from faust.types import TP
 from tests.batches.rig import A0, A1, rig
 from tests.faust_contract.apps import batch_app, create_topics, eventually, publish, running
 from tutormax_streams.batches import RecordBatch, Sender, batch_consumer, drive
-from tutormax_streams.batches.consumer import BatchConsumer, BatchConsumerThread
+from tutormax_streams.batches.consumer import BatchConsumer
+from tutormax_streams.batches.consumer_thread import BatchConsumerThread
 
 
 async def test_fetching_asks_for_what_is_active_and_not_paused(monkeypatch: pytest.MonkeyPatch):

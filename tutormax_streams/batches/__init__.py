@@ -4,17 +4,18 @@ Faust keeps the group, the assignment, table recovery and the web; the private n
 used in this package only and listed in `pins`.
 """
 
-from tutormax_streams.batches.consumer import BatchTransport, attach_batches, batch_consumer
+from tutormax_streams.batches.consumer import BatchConsumer, BatchTransport, attach_batches, batch_consumer
 from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.driving import crash_soon, drive
 from tutormax_streams.batches.gathering import Gathering, Parts
 from tutormax_streams.batches.partitioning import Partitioner
 from tutormax_streams.batches.producer import Sender
 from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
-from tutormax_streams.batches.recovery import recovery_remaining
+from tutormax_streams.batches.recovery import recovery_position, recovery_remaining
 from tutormax_streams.batches.table import MergedTable
 
 __all__ = [
+    "BatchConsumer",
     "BatchTransport",
     "Gathering",
     "MergedTable",
@@ -29,5 +30,6 @@ __all__ = [
     "crash_soon",
     "drive",
     "reached",
+    "recovery_position",
     "recovery_remaining",
 ]

@@ -22,22 +22,22 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import faust
-from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from aiokafka.errors import IllegalStateError
+from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
+from tutormax_streams.batches.consumer_thread import BatchConsumerThread
 from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.delivery import Delivery, Position
 from tutormax_streams.batches.producer import ConfirmingProducer
-from tutormax_streams.batches.records import Record, RecordBatch
+from tutormax_streams.batches.records import Record, RecordBatch, being_cancelled
 from tutormax_streams.batches.recovery import ImpatientRecovery, apply_changelog
 
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0  # for work under way when partitions leave
-COMMIT_DEADLINE_SECONDS = 8.0
+COMMIT_DEADLINE_SECONDS = 16.0  # twice the thread's own: then the thread does not answer
 STUCK_SECONDS = 5.0
 STARVED_SECONDS = 60.0  # when other partitions keep the fetcher busy
 CUT_SHORT_SECONDS = 30.0  # after a change of leader a log may seem shorter for a moment
@@ -45,73 +45,6 @@ CUT_SHORT_SECONDS = 30.0  # after a change of leader a log may seem shorter for 
 
 class LogCutShort(Exception):
     """Records that were read are not in the log any more. The start-up check knows what to do about it."""
-
-
-class BatchConsumerThread(AIOKafkaConsumerThread):
-    """Lets the broker gather records (Faust hard-codes 1 byte and 1,500 ms) and keeps buffers small."""
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        wanted = cast(BatchConsumer, self.consumer)
-        consumer._fetch_min_bytes = wanted.fetch_min_bytes
-        consumer._fetch_max_wait_ms = wanted.fetch_max_wait_ms
-        consumer._fetch_max_bytes = wanted.fetch_max_bytes
-        return consumer
-
-    def _stopped_set(self) -> None:
-        try:
-            super()._stopped_set()
-        except RuntimeError:
-            if not self.thread_loop.is_closed():
-                raise
-            self._stopped.set()  # after a crash the thread has ended by itself and closed its loop; who stops it joins it
-
-    async def fetch(self, begun: set[TP], every: set[TP], timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
-        """What waits in `begun`, else what comes within `timeout` in `every`. Each call into the thread costs."""
-        return await self.call_thread(self._fetch_in_turn, begun, every, timeout)
-
-    async def _fetch_in_turn(self, begun: set[TP], every: set[TP], timeout: float) -> Any:  # noqa: ASYNC109
-        consumer = self._ensure_consumer()
-        most = consumer._max_poll_records
-        if begun and (found := await self._fetch_records(consumer, begun, timeout=0, max_records=most)):
-            return found
-        return await self._fetch_records(consumer, every, timeout=timeout, max_records=most)
-
-    async def seek_here(self, tp: TP, offset: int) -> None:
-        """Seek inside the consumer's thread: from outside it would pull records from under a running fetch."""
-        await self.call_thread(self._ensure_consumer().seek, TopicPartition(*tp), offset)
-
-    def silence_seconds(self) -> float | None:
-        """Seconds since the last answer to a fetch, or None before the first."""
-        assignment = self._ensure_consumer()._subscription.subscription.assignment
-        heard = [assignment.state_value(tp).timestamp for tp in assignment.tps] if assignment else []
-        newest = max((at for at in heard if at), default=None)
-        return None if newest is None else time.time() - newest / 1000
-
-    def log_end(self, tp: TP) -> int | None:
-        """The log's end as of the last fetch; None before the first, and after the partition left."""
-        # The client's own set of partitions: Faust's answer to the same question makes a new one of all of them.
-        consumer = self._ensure_consumer()
-        return consumer.highwater(tp) if tp in consumer.assignment() else None
-
-    async def committed(self, tp: TP) -> int | None:
-        """The group's committed offset, asked of the broker."""
-        found: int | None = await self.call_thread(self._ensure_consumer().committed, TopicPartition(*tp))
-        return found
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        consumer = self._ensure_consumer()
-        assigned = self.assignment()
-        mine = {TopicPartition(*tp): offset for tp, offset in offsets.items() if tp in assigned}
-        if not mine:
-            return False
-        try:
-            await asyncio.wait_for(consumer.commit(mine), COMMIT_DEADLINE_SECONDS)
-        except (KafkaError, TimeoutError) as exc:
-            # Nothing is lost: the offsets stay committable and the next interval tries again.
-            self.log.warning("commit failed, will be tried again: %r", exc)
-            return False
-        return True
 
 
 class BatchConsumer(Consumer):
@@ -131,6 +64,9 @@ class BatchConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._deliveries: dict[TP, Delivery] = {}
+        self.fetches = 0  # answered by the thread, with or without records
+        self.is_fetching = False
+        self._committing: asyncio.Future[bool] | None = None
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> Any:
@@ -149,9 +85,12 @@ class BatchConsumer(Consumer):
         if len(begun) == len(with_room):
             begun = set()
         # A partition may gain room at any moment: wait shortly when some had none.
+        self.is_fetching = True
         found = await self._thread.fetch(
             begun, with_room, timeout if len(with_room) == len(active_partitions) else 0.05
         )
+        self.is_fetching = False
+        self.fetches += 1
         if not found:
             for tp in with_room:
                 if delivery := self._deliveries.get(tp):
@@ -318,14 +257,33 @@ class BatchConsumer(Consumer):
             return None
         return self._thread.silence_seconds()
 
+    def thread_silence_seconds(self) -> float | None:
+        """The same whether or not anything is fetched for agents; recovery fetches too."""
+        return self._thread.silence_seconds()
+
+    def thread_beats(self) -> int | None:
+        """How often the consumer's thread has beaten; None while it is not meant to. May be asked by any thread."""
+        return None if self._thread.should_stop else self._thread.beats or None
+
+    def thread_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the consumer's thread."""
+        found: asyncio.AbstractEventLoop = self._thread.thread_loop
+        return found
+
     def positions(self) -> dict[TP, Position]:
         """Where every batch partition of this worker stands."""
         found = {}
         for tp, delivery in self._deliveries.items():
             delivery.settle()
-            oldest = delivery.in_flight[0].oldest_ms if delivery.in_flight else None
+            head = delivery.in_flight[0] if delivery.in_flight else None
             found[tp] = Position(
-                self._committed_offset.get(tp), delivery.expected, self._end(tp), len(delivery.in_flight), oldest
+                self._committed_offset.get(tp),
+                delivery.expected,
+                self._end(tp),
+                len(delivery.in_flight),
+                head.oldest_ms if head else None,
+                delivery.committable,
+                head.first if head and head.is_taken else None,
             )
         return found
 
@@ -333,6 +291,25 @@ class BatchConsumer(Consumer):
         """Faust's own detector judges by its acknowledgements, which we do not use: `_watch` looks instead."""
 
     # -- commit -------------------------------------------------------------------------------------------------
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit what is done. One that hangs is given up, or all that come after would wait for it."""
+        committing = self._committing = asyncio.ensure_future(super().commit(topics, start_new_transaction))
+        try:
+            return bool(await asyncio.wait_for(committing, COMMIT_DEADLINE_SECONDS))
+        except TimeoutError:
+            logger.warning("a commit was not answered within %s s, will be tried again", COMMIT_DEADLINE_SECONDS)
+        except asyncio.CancelledError:
+            if being_cancelled():
+                raise
+        return False
+
+    async def commit_at_once(self) -> bool:
+        """Give up the commit that may hang, and commit what is done."""
+        if self._committing is not None:
+            self._committing.cancel()
+            await asyncio.wait({self._committing})
+        return await self.commit()
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return iter([tp for tp in self._deliveries if topics is None or tp in topics or tp.topic in topics])
@@ -349,6 +326,7 @@ class BatchConsumer(Consumer):
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # A crash ends the consumer's thread at once: what is asked of it then is answered by "event loop is closed",
         # which would take the place of the reason and keep the rest of the worker from being stopped in order.
+        await reached("committing")
         if self._thread.should_stop or not await super()._commit(offsets):
             return False
         await reached("offsets committed")

@@ -1,8 +1,10 @@
 """Named points between two steps that a crash must be able to part; inert unless a test asks for a crash.
 
 With TUTORMAX_CRASH_POINT=name:occurrence:milliseconds in the environment the process kills itself (SIGKILL) that long
-after it has come to that point for that time; in between, only whoever stands at the point stands still. The variable
-is read once, at import, and is no setting: it exists for `tests/faults` alone.
+after it has come to that point for that time; in between, only whoever stands at the point stands still. A fourth part
+says what happens there instead: `stall`, and whoever stands there awaits what never comes; `block`, and the thread
+sleeps for ever; `spin`, and it is busy for ever. The variable is read once, at import, and is no setting: it exists for
+tests alone.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -23,12 +26,33 @@ POINTS: Final = (
     "recovering",  # in the middle of a changelog
     "rebalancing",  # old partitions closed, new ones not open
 )
+WEDGE_POINTS: Final = (
+    "fetching",  # in the consumer's thread
+    "committing",  # before the commit is asked for
+)
+FOREVER_SECONDS = 1e6
+
+
+async def happen(how: str) -> None:
+    """What befalls whoever stands at the point."""
+    match how:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stall":
+            await asyncio.get_running_loop().create_future()
+        case "block":
+            time.sleep(FOREVER_SECONDS)  # noqa: ASYNC251 - that is the fault
+        case "spin":
+            while True:
+                pass
+        case _:
+            raise ValueError(f"nothing happens by {how!r}")
 
 
 def _crasher(wanted: str) -> Callable[[str], Awaitable[None]]:
-    name, occurrence, milliseconds = wanted.split(":")
-    if name not in POINTS:
-        raise ValueError(f"{name!r} is no crash point; there are {', '.join(POINTS)}")
+    name, occurrence, milliseconds, *how = wanted.split(":")
+    if name not in POINTS + WEDGE_POINTS:
+        raise ValueError(f"{name!r} is no crash point; there are {', '.join(POINTS + WEDGE_POINTS)}")
     left = int(occurrence)
 
     async def reached(point: str) -> None:
@@ -37,7 +61,7 @@ def _crasher(wanted: str) -> Callable[[str], Awaitable[None]]:
             left -= 1
             if left == 0:
                 await asyncio.sleep(int(milliseconds) / 1000)  # what was handed to the client may reach the broker
-                os.kill(os.getpid(), signal.SIGKILL)
+                await happen(how[0] if how else "kill")
 
     return reached
 

@@ -11,13 +11,15 @@ from tutormax_streams.batches.records import Record, RecordBatch
 
 
 class Position(NamedTuple):
-    """Where a partition stands, for telemetry."""
+    """Where a partition stands, for telemetry and the watchdog."""
 
     committed: int | None
     expected: int | None
     end: int | None
     in_flight: int
     oldest_ms: int | None  # Kafka time of the oldest record that was delivered and is not done
+    committable: int | None = None  # behind the last batch of the run that is done; None before the first
+    under_way: int | None = None  # first offset of the oldest unfinished batch, where an agent has begun with it
 
 
 class Taken(NamedTuple):

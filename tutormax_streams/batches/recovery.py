@@ -125,3 +125,8 @@ def _with_record(table: MergedTable[Any], held: bytes | None, writer: bytes, pay
 def recovery_remaining(app: Any) -> int:
     """Changelog records still to be read before the tables of `app` are complete."""
     return sum(max(0, count) for count in app.tables.recovery.active_remaining().values())
+
+
+def recovery_position(app: Any) -> int:
+    """A number that changes with every changelog record applied."""
+    return sum(offset or 0 for offset in app.tables.recovery.active_offsets.values())

@@ -23,6 +23,7 @@ Exit codes:
   4    PostgreSQL cannot be reached, or its tables are not as they must be
   5    the state is incomplete: `rebuild` is needed
   70   a failure of the program itself; please report it
+  75   the worker stood still and ended itself, to be started anew; its log says where
   130  interrupted
 """
 

@@ -1,0 +1,168 @@
+"""A worker that stands still says where and ends; one that waits for something declared does not.
+
+The faults are real ones in real workers, made by a point in the code that is inert otherwise (`batches.crashpoints`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.corpus import corpus
+from tests.faults.proxy import Switchboard
+from tests.flow.driver import Deployment, eventually
+from tests.flow.processes import Worker
+from tests.flow.stories import Deploy, Endings, Story, judge, title, told
+from tests.oracle import DAY_US
+from tests.samples import session_payload, tutor_payload
+
+PATIENCE_SECONDS = 5.0
+EVENTS = 300
+STOOD_STILL = 75
+
+
+async def begun(deploy: Deploy, point: str = "", database: str | None = None) -> tuple[Deployment, Worker]:
+    """A deployment of little, with a watchdog of little patience, whose worker is ready."""
+    settings = {"TUTORMAX_WATCHDOG_SECONDS": str(PATIENCE_SECONDS), "TUTORMAX_LOG_FORMAT": "json"}
+    deployment = deploy(partitions=2, settings=settings)
+    worker = deployment.worker(**({"TUTORMAX_DATABASE_URL": database} if database else {}))
+    worker.start(**({"TUTORMAX_CRASH_POINT": point} if point else {}))
+    await worker.until_ready()
+    return deployment, worker
+
+
+def logged(worker: Worker) -> list[dict[str, str]]:
+    """The log's objects; what libraries print besides is passed over."""
+    lines = worker.log.read_text().splitlines()
+    return [json.loads(line[line.index("{") :]) for line in lines if '{"event"' in line]
+
+
+async def assert_it_ends_and_says(deploy: Deploy, point: str, *reasons: str, stack_of: str, line: str) -> None:
+    """Wedged at `point`, the worker ends with a reason and the stack that shows it; started anew, all comes right."""
+    deployment, worker = await begun(deploy, point)
+    await deployment.publish_corpus(corpus(4, EVENTS, now_us=time.time_ns() // 1000))
+    code = await asyncio.to_thread(worker.process.wait, 45)
+    log = logged(worker)
+    assert code == STOOD_STILL, worker.last_words()
+    assert any(all(word in worker.last_reason() for word in ("StoodStill", reason)) for reason in reasons), (
+        worker.last_reason()
+    )
+    stacks = [entry for entry in log if "stack" in entry]
+    assert any(entry["event"].startswith(stack_of) and line in entry["stack"] for entry in stacks), stacks
+    assert {entry["event"].split()[0] for entry in stacks} == {"thread", "task"}
+    worker.start()
+    await deployment.assert_right(seconds=60)
+
+
+async def an_agent_that_awaits_what_never_comes(deploy: Deploy) -> None:
+    await assert_it_ends_and_says(
+        deploy,
+        "hop sent:2:0:stall",
+        "nothing of",
+        "has been worked on",
+        stack_of="task",
+        line='await reached("hop sent")',
+    )
+
+
+async def a_step_that_blocks_the_event_loop(deploy: Deploy) -> None:
+    await assert_it_ends_and_says(
+        deploy,
+        "hop sent:1:0:block",
+        "the event loop has not turned",
+        stack_of="thread MainThread",
+        line="time.sleep",
+    )
+
+
+async def a_step_that_is_busy_for_ever(deploy: Deploy) -> None:
+    await assert_it_ends_and_says(
+        deploy, "hop sent:1:0:spin", "the event loop has not turned", stack_of="thread MainThread", line="while True"
+    )
+
+
+async def a_consumer_thread_that_is_blocked(deploy: Deploy) -> None:
+    await assert_it_ends_and_says(
+        deploy, "fetching:20:0:block", "the consumer's thread of", stack_of="thread", line="time.sleep"
+    )
+
+
+async def a_fetch_that_never_returns(deploy: Deploy) -> None:
+    await assert_it_ends_and_says(
+        deploy, "fetching:20:0:stall", "no fetch has come back", stack_of="task", line='await reached("fetching")'
+    )
+
+
+async def a_commit_that_hangs_is_noticed_and_healed(deploy: Deploy) -> None:
+    deployment, worker = await begun(deploy, "committing:1:0:stall")
+    await deployment.publish_corpus(corpus(5, EVENTS, now_us=time.time_ns() // 1000))
+    await worker.until(lambda report: "commits of" in str(report), 20)
+    await deployment.assert_right(seconds=30)
+    await worker.until_ready(20)
+    events = [entry["event"] for entry in logged(worker)]
+    assert any("although work is done up to" in event and "asking again" in event for event in events)
+    assert any("go on" in event for event in events)
+    assert await worker.stop() == 0
+
+
+async def patience_with_what_is_declared(deploy: Deploy) -> None:
+    """Idle; without PostgreSQL, and alive all the same; frozen: each for longer than the watchdog has patience."""
+    switchboard = Switchboard()
+    deployment = deploy(partitions=2)
+    where = urlsplit(deployment.database)
+    try:
+        door = switchboard.door(where.port or 5432)
+        through = where._replace(netloc=f"{where.netloc.rpartition(':')[0]}:{door.port}").geturl()
+        deployment, worker = await begun(deploy, database=through)
+        # Everything must be judged by the database that the worker writes to.
+        deployment.database = deployment.given["TUTORMAX_DATABASE_URL"] = where.geturl()
+        began = worker.process.pid
+        await asyncio.sleep(PATIENCE_SECONDS + 2)  # idle
+        door.cut()
+        now_us = time.time_ns() // 1000
+        await deployment.tell(
+            ("tutors", tutor_payload("patient", now_us - DAY_US)),
+            ("sessions", session_payload("patient-1", "patient", now_us - DAY_US, now_us - DAY_US)),
+        )
+        await eventually(lambda: "waits for PostgreSQL" in str(worker.health()))
+        waited_since = time.monotonic()
+        while time.monotonic() - waited_since < 2 * PATIENCE_SECONDS + 2:
+            assert worker.get("/livez") == b'{"alive":true}'
+            assert worker.running, worker.last_words()
+            await asyncio.sleep(0.5)
+        assert "waits for PostgreSQL" in str(worker.health())
+        worker.freeze()
+        await asyncio.sleep(PATIENCE_SECONDS + 2)
+        worker.thaw()
+        door.mend()
+        await deployment.assert_right(seconds=40)
+        assert worker.process.pid == began
+        assert await worker.stop() == 0
+        assert not [entry for entry in logged(worker) if "standing still" in entry["event"]]
+    finally:
+        switchboard.close()
+
+
+STORIES = [
+    an_agent_that_awaits_what_never_comes,
+    a_step_that_blocks_the_event_loop,
+    a_step_that_is_busy_for_ever,
+    a_consumer_thread_that_is_blocked,
+    a_fetch_that_never_returns,
+    a_commit_that_hangs_is_noticed_and_healed,
+    patience_with_what_is_declared,
+]
+
+
+@pytest.fixture(scope="module")
+def endings(deploy: Deploy) -> Endings:
+    return told(STORIES, deploy)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=title)
+def test_(story: Story, endings: Endings):
+    judge(endings, story)
