@@ -2,7 +2,8 @@
 
 Servers: Kafka and PostgreSQL of the environment (KAFKA_BOOTSTRAP_SERVERS; TUTORMAX_DATABASE_URL or POSTGRES_HOST) if
 named there, else embedded ones: Apache Kafka and an installed PostgreSQL where the machine has them, else the wheels.
-One of each serves the whole run; what keeps modules apart is a database and a topic prefix of their own.
+One of each serves a whole run (with `make test` a whole lane, see `LANES`); what keeps modules apart is a database and
+a topic prefix of their own.
 
 Hypothesis: HYPOTHESIS_PROFILE=quick (100 examples), ci (2,000, the default) or long (100,000). The figures are for the
 properties that compare with the oracle; a test that wants fewer says so itself.
@@ -14,8 +15,8 @@ import asyncio
 import os
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -30,8 +31,10 @@ settings.register_profile("ci", max_examples=2_000, deadline=None, suppress_heal
 settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-_threads = ThreadPoolExecutor(8, thread_name_prefix="early")
+HERE = Path(__file__).parent
 SERVER_FIXTURES = {"kafka", "postgres", "empty_postgres"}
+LANES = {"flow": "flow", **dict.fromkeys(("batches", "embedded", "faults", "faust_contract", "postgres"), "servers")}
+"""Lanes of `make test`, which run side by side with servers of their own, by directory; all others are "pure"."""
 
 
 def pytest_report_header() -> str:
@@ -41,32 +44,12 @@ def pytest_report_header() -> str:
         return f"servers: none, because {error}"
 
 
-_early: dict[str, Future[None]] = {}
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin what is marked `early`, each in a thread of its own."""
-    if session.config.option.collectonly:
-        return
-    for item in session.items:
-        if (mark := item.get_closest_marker("early")) is not None:
-            _early[item.nodeid] = _threads.submit(mark.kwargs["begins"])
-
-
-@pytest.fixture
-def early(request: pytest.FixtureRequest) -> Future[None]:
-    """How what the test is marked with ended."""
-    return _early[request.node.nodeid]
-
-
-def pytest_sessionfinish() -> None:
-    _threads.shutdown(cancel_futures=True)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.servers)
+        lane = LANES.get(item.path.relative_to(HERE).parts[0], "pure")
+        item.add_marker(pytest.mark.xdist_group(lane))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import tempfile
 import threading
 import tomllib
 import venv
-from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -176,7 +175,8 @@ print(package.__file__)
 """
 
 
-def the_wheel_runs_from_a_clean_environment_in_an_empty_directory() -> None:
+@pytest.mark.slow
+def test_the_wheel_runs_from_a_clean_environment_in_an_empty_directory() -> None:
     """What the Dockerfile does: dependencies by pip, our wheel, no source tree in sight."""
     with tempfile.TemporaryDirectory() as name:
         tmp_path = Path(name)
@@ -222,9 +222,3 @@ def the_wheel_runs_from_a_clean_environment_in_an_empty_directory() -> None:
             "every module, extras not installed"
         )
         assert list(empty.iterdir()) == [], "importing and asking for help leave nothing behind"
-
-
-@pytest.mark.slow
-@pytest.mark.early(begins=the_wheel_runs_from_a_clean_environment_in_an_empty_directory)
-def test_the_wheel_runs_from_a_clean_environment_in_an_empty_directory(early: Future[None]) -> None:
-    early.result()
