@@ -34,6 +34,7 @@ from tutormax_streams.settings import Settings
 from tutormax_streams.stillness import MOST_SILENCE_SECONDS, Stillness
 from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.topics import RAW, Topics
+from tutormax_streams.web import serving
 from tutormax_streams.web.health import Health
 
 MOST_SKEW_SECONDS = 5.0
@@ -135,6 +136,7 @@ def _create_app(runtime: Runtime, group: str, batch_topics: list[str], packed: l
         web_enabled=web,
         web_bind=settings.web_host,
         web_port=settings.web_port,
+        canonical_url=settings.advertised_url,
         web_tables_enabled=False,
         web_router_enabled=False,
         worker_redirect_stdouts=False,
@@ -235,6 +237,8 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
         note_assignment,
     )
     aggregate.attach(app, topics.facts, step)
+    if web:
+        serving.serve(app, settings, step, telemetry, runtime.clock, unsure=lambda: runtime.silences(app))
 
     def reasons() -> list[str]:
         if batch_consumer(app) is None or not app.assignor.assigned_actives():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -29,14 +30,18 @@ from tutormax_streams.demo_screen import Board, Loading, live_screen, seconds_te
 from tutormax_streams.embedded import EmbeddedError, EmbeddedWorker, Stack
 from tutormax_streams.embedded.server import free_port, is_free
 from tutormax_streams.postgres import schema
-from tutormax_streams.postgres.database import Database
+from tutormax_streams.postgres.database import Connection, Database
+from tutormax_streams.postgres.platform_tables import USERS_TABLE
 from tutormax_streams.producer import Publisher, publish_all, publish_live, publisher
 from tutormax_streams.settings import Settings
 from tutormax_streams.simulation import FALLING_TUTOR_ID, Trickle, history
+from tutormax_streams.web.access import token_for
 
 T = TypeVar("T")
 
 PARTITIONS: Final = 4
+VIEWER_ID: Final = 1
+SIGNED_IN_SECONDS: Final = 12 * 3600
 USUAL_PORT: Final = 6066
 INTERRUPTED: Final = 130
 LIVE_LOOK_SECONDS: Final = 1.0
@@ -67,6 +72,7 @@ class Stage:
     tables: Tables
     worker: EmbeddedWorker
     publisher: Publisher
+    dashboard: str  # its address, with what signs in
 
 
 def run(plan: Plan, console: Console) -> int:
@@ -116,13 +122,28 @@ async def _stage(plan: Plan, console: Console) -> AsyncIterator[Stage]:
         await database.run(schema.ensure_platform_tables)
         await database.run(schema.ensure_side_tables)
         await topics.ensure(settings)
+        await database.run(_add_viewer)
+        secret_key = secrets.token_urlsafe(32)
         worker = EmbeddedWorker(
-            {**servers.environment, "KAFKA_PARTITIONS": str(PARTITIONS)},
+            {**servers.environment, "KAFKA_PARTITIONS": str(PARTITIONS), "SECRET_KEY": secret_key},
             port=USUAL_PORT if is_free(USUAL_PORT) else free_port(),
         )
         ending.push_async_callback(_in_thread, worker.close)
         publish = await ending.enter_async_context(publisher(settings))
-        yield Stage(plan, console, settings, database, Tables(database), worker, publish)
+        token = token_for(VIEWER_ID, secret_key, expires_at=time.time() + SIGNED_IN_SECONDS)
+        # The fragment stays in the browser: no server, proxy or log gets to see the token.
+        dashboard = f"{worker.url}/dashboard#token={token}"
+        yield Stage(plan, console, settings, database, Tables(database), worker, publish, dashboard)
+
+
+async def _add_viewer(connection: Connection) -> None:
+    """The one user of this deployment, who may read everything."""
+    await connection.execute(USERS_TABLE)
+    await connection.execute(
+        "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, full_name, roles)"
+        " VALUES (%s, 'viewer@example.org', '', true, false, true, 'Demo viewer', ARRAY['OPERATIONS_MANAGER'])",
+        [VIEWER_ID],
+    )
 
 
 def _settings(servers: Stack) -> Settings:
@@ -198,6 +219,7 @@ async def _live(stage: Stage, loaded: Loaded) -> None:
         loaded=loaded.events,
         falling=FALLING_TUTOR_ID,
         links={
+            "dashboard:": stage.dashboard,
             "health:": f"{stage.worker.url}/readyz",
             "metrics:": f"{stage.worker.url}/metrics",
             "tables:": f"psql {stage.settings.conninfo}",
@@ -205,6 +227,7 @@ async def _live(stage: Stage, loaded: Loaded) -> None:
         },
     )
     terminal = stage.console.is_terminal
+    stage.console.print(f"  dashboard: {stage.dashboard}", soft_wrap=True)
     try:
         async with _beside(publish_live(stage.publisher, _trickle(stage.plan))) as raise_failure:
             with Live(console=stage.console, screen=terminal, auto_refresh=False) as live:

@@ -154,7 +154,7 @@ def live_screen(board: Board) -> RenderableType:
         Layout(name="figures", size=9),
         Layout(_panel("The falling tutor", _falling(board)), size=4),
         Layout(_panel("Last changes of tier", _changes(board)), name="changes"),
-        Layout(_links(board), size=len(board.links) + 1),  # one of them may need two lines
+        Layout(_links(board), size=len(board.links) + 3),  # one that signs in needs several lines
     )
     layout["figures"].split_row(
         Layout(_panel("Stream", _stream(board)), size=38), Layout(_panel("Tutors per tier", _tiers(board)))

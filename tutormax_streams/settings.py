@@ -99,6 +99,16 @@ class Settings(BaseSettings):
         default=6066, validation_alias=AliasChoices("TUTORMAX_WEB_PORT", "web_port")
     )
     """TUTORMAX_WEB_PORT: of that address; workers on one host need different ones."""
+    web_url: Annotated[str, Field(pattern=r"^https?://[^/]+$")] | None = Field(
+        default=None, validation_alias=AliasChoices("TUTORMAX_WEB_URL", "web_url")
+    )
+    """TUTORMAX_WEB_URL: how other workers reach this one's web port (http://host name:port when unset); unique."""
+    web_rate_per_minute: Annotated[float, Field(ge=0)] = Field(
+        default=1200.0, validation_alias=AliasChoices("TUTORMAX_WEB_RATE_PER_MINUTE", "web_rate_per_minute")
+    )
+    """TUTORMAX_WEB_RATE_PER_MINUTE: lookups that one user may make in a minute, per worker; 0: as many as they like."""
+    secret_key: SecretStr | None = None
+    """SECRET_KEY: what the platform signs its tokens with; lookups and the dashboard stay closed without it."""
     breaker_bad_pct: Annotated[float, Field(ge=0, le=100)] = Field(
         default=50.0, validation_alias=AliasChoices("TUTORMAX_BREAKER_BAD_PCT", "breaker_bad_pct")
     )
@@ -161,6 +171,12 @@ class Settings(BaseSettings):
     def instance_id(self) -> str:
         """Unique among the workers of a deployment, the same after a restart."""
         return self.worker_name or f"{socket.gethostname()}-{self.web_port}"
+
+    @property
+    def advertised_url(self) -> str:
+        """Where other workers find this one's web server."""
+        host = socket.gethostname() if self.web_host in ("0.0.0.0", "::", "") else self.web_host  # noqa: S104
+        return self.web_url or f"http://{host}:{self.web_port}"
 
     @property
     def zone(self) -> tzinfo:

@@ -43,6 +43,7 @@ METRICS: Final[dict[str, Metric]] = {
     "persist_freshness": Metric(
         Histogram, "Seconds from the Kafka time of a transaction's oldest raw record to the commit of its rows."
     ),
+    "lookups": Metric(Counter, "Lookups of one tutor answered, by where the figures came from.", ("source",)),
     "lag_records": Metric(Gauge, "Records in the log that are not committed as done, by topic.", ("topic",)),
     "lag_seconds": Metric(Gauge, "Age of the oldest record delivered and not done, by topic.", ("topic",)),
     "oldest_uncommitted_seconds": Metric(Gauge, "Age of the oldest record delivered and not done, over all topics."),

@@ -5,6 +5,8 @@ import { TIERS, clock, day, tierKey } from "./words.js";
 const FONT = "12px system-ui, sans-serif";
 /** Lines differ in pattern too, not by colour alone. */
 const DASHES = [[], [10, 4], [2, 4], [10, 4, 2, 4], [5, 3]];
+/** Steps of axes that count. */
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 100_000];
 const LABEL_HEIGHT = 15;
 const charts = new Set();
 
@@ -83,7 +85,7 @@ export function tierChart(box, data) {
     },
     axes: [
       axis({ size: 28, space: 90, values: (_, at) => at.map((second) => clock(new Date(second * 1000))) }),
-      axis({ size: 48, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000], space: 40 }),
+      axis({ size: 48, incrs: WHOLE, space: 40 }),
     ],
     series: [
       {},
@@ -100,8 +102,8 @@ export function tierChart(box, data) {
   return draw(box, options, data);
 }
 
-/** One figure over 30 days; `format` writes a value, `steps` draws stairs with fixed `range`. */
-export function trendChart(box, { seconds, values, format, range = null, ticks = null, steps = false }) {
+/** One figure over 30 days; `format` writes a value, `steps` draws stairs with fixed `range`, `whole` keeps the axis to whole numbers. */
+export function trendChart(box, { seconds, values, format, whole = false, range = null, ticks = null, steps = false }) {
   const { stepped } = window.uPlot.paths;
   const options = {
     height: 120,
@@ -113,13 +115,12 @@ export function trendChart(box, { seconds, values, format, range = null, ticks =
     },
     axes: [
       axis({ size: 24, space: 70, grid: { show: false }, values: (_, at) => at.map((second) => day(new Date(second * 1000))) }),
-      axis({ size: steps ? 104 : 44, space: 24, splits: ticks ? () => ticks : undefined, values: (_, at) => at.map(format) }),
+      axis({ size: steps ? 104 : 44, space: 24, ...(whole && { incrs: WHOLE }), splits: ticks ? () => ticks : undefined, values: (_, at) => at.map(format) }),
     ],
     series: [
       {},
       {
         stroke: () => colour("--accent"),
-        fill: steps ? undefined : () => colour("--accent-faint"),
         width: 2,
         points: { show: values.filter((value) => value !== null).length < 3 },
         paths: steps ? stepped({ align: 1 }) : undefined,
@@ -131,7 +132,7 @@ export function trendChart(box, { seconds, values, format, range = null, ticks =
 
 function around(from, to) {
   if (from === null || to === null) return [0, 1];
-  const slack = Math.max((to - from) * 0.15, Math.abs(to) * 0.02, 0.5);
+  const slack = Math.max((to - from) * 0.15, Math.abs(to) * 0.02, 0.2);
   return [Math.max(0, from - slack), to + slack];
 }
 

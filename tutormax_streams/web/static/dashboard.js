@@ -146,6 +146,7 @@ async function enter() {
       poll.stop();
       banner();
       if (lastUser !== null && lastUser !== answer.user_id) location.reload(); // another one's figures go
+      byId("sign-in").hidden = true;
       user = answer;
       lastUser = answer.user_id;
       setText(byId("who"), answer.full_name ?? (answer.is_staff ? "Staff" : answer.tutor_id ?? ""));
@@ -162,6 +163,7 @@ async function enter() {
 }
 
 document.addEventListener("signed-out", () => {
+  if (!byId("sign-in").hidden) return; // several requests may find out at once
   signedOut(user ? "Your session has ended. Sign in again." : "");
 });
 byId("sign-out").addEventListener("click", async () => {

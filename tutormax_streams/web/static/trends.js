@@ -76,7 +76,7 @@ function numberFigure(figure, days, seconds) {
   const say = (value) => withUnit(figure, value);
   const sentence = `${long}: ${say(known[0])} at first, ${say(known.at(-1))} at last; lowest ${say(Math.min(...known))}, highest ${say(Math.max(...known))}.`;
   const format = (value) => (value === null ? "" : number(value, digits === 0 || value % 1 === 0 ? 0 : figure === "avg_rating" ? 1 : digits));
-  return figureBox(long, say(values.at(-1)), sentence, { seconds, values, format });
+  return figureBox(long, say(values.at(-1)), sentence, { seconds, values, format, whole: digits === 0 });
 }
 
 function tierFigure(days, seconds) {

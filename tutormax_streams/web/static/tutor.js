@@ -127,7 +127,7 @@ function whyPanel(answer) {
       {},
       make("span", { class: "what" }, FIGURES[one.figure]?.long ?? one.figure),
       make("span", { class: "how" }, withUnit(one.figure, one.value)),
-      flagMark(one.flag) ?? make("span", { class: "flag none" }, one.value === null ? "no flag: no data" : "no flag: in between"),
+      flagMark(one.flag) ?? make("span", { class: "flag none" }, one.value === null ? "no data" : "in between"),
       make("span", { class: "bounds" }, bounds(one)),
     ),
   );
@@ -140,9 +140,9 @@ function whyPanel(answer) {
 }
 
 /** Positive: the last week was worse. */
-function decline(label, value, unit, digits) {
+function decline(label, value, unit, digits, [less, more] = ["lower", "higher"]) {
   const size = Math.abs(value ?? 0);
-  const text = value === null || value === undefined ? "not enough data" : Number(size.toFixed(digits)) === 0 ? "no change" : `${number(size, digits)}${unit} ${value > 0 ? "lower" : "higher"}`;
+  const text = value === null || value === undefined ? "not enough data" : Number(size.toFixed(digits)) === 0 ? "no change" : `${number(size, digits)}${unit} ${value > 0 ? less : more}`;
   const way = !value ? "same" : value > 0 ? "down" : "up";
   return make("div", {}, make("dt", {}, label), make("dd", { class: `way ${way}` }, text));
 }
@@ -158,8 +158,8 @@ function weekPanel({ declines_7day_vs_30day: lost }) {
       { class: "lost" },
       decline("Average rating", lost.avg_rating_stars, " stars", 2),
       decline("Engagement", lost.engagement_score_pct, " percentage points", 1),
-      decline("Scheduled sessions", lost.sessions_per_week, " per week", 1),
-      decline("The same as a share", share, " %", 0),
+      decline("Scheduled sessions", lost.sessions_per_week, " per week", 1, ["fewer", "more"]),
+      decline("The same as a share", share, " %", 0, ["fewer", "more"]),
     ),
   );
 }

@@ -1,0 +1,271 @@
+"""Lookups at real workers: the owner's figures from anywhere, rows where it cannot answer, and nothing for strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.flow.driver import Deployment, eventually
+from tests.flow.processes import Worker
+from tests.flow.stories import Deploy
+from tests.oracle import DAY_US
+from tests.samples import feedback_payload, session_payload, tutor_payload
+from tutormax_streams.postgres.platform_tables import USERS_TABLE
+from tutormax_streams.web.access import token_for
+
+KEY = "5f3b8f1d0c7e4a52b9d6e8f7a1c2d3e4"
+STAFF, TUTOR, STRANGER = 1, 2, 404
+TUTORS = 12
+
+
+def token(user_id: int) -> str:
+    return token_for(user_id, KEY, expires_at=time.time() + 300)
+
+
+def ask(worker: Worker, path: str, user_id: int | None = STAFF, **headers: str) -> tuple[int, dict[str, Any]]:
+    """Status and body."""
+    if user_id is not None:
+        headers["Authorization"] = f"Bearer {token(user_id)}"
+    request = urllib.request.Request(f"http://127.0.0.1:{worker.port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """The oracle's row as a lookup shows it, rounded as the platform does."""
+    one = {"first_session_success_rate", "reschedule_rate", "learning_objectives_met_pct", "response_time_avg_minutes"}
+    return {
+        name: round(value, 1) if name in one and value is not None else value
+        for name, value in row.items()
+        if name in SHOWN
+    }
+
+
+SHOWN = (
+    "sessions_completed", "avg_rating", "first_session_success_rate", "reschedule_rate", "no_show_count",
+    "engagement_score", "learning_objectives_met_pct", "response_time_avg_minutes",
+)  # fmt: skip
+WINDOWS = ("7day", "30day", "90day")
+
+
+@pytest.fixture(scope="module")
+def looked_up(deploy: Deploy, new_database: Callable[[], str]) -> Deployment:
+    """Two workers and a dozen tutors, everything committed."""
+    database = new_database()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(USERS_TABLE)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, full_name, roles,"
+                " tutor_id) VALUES (%s, %s, 'x', true, false, true, %s, %s, NULL)",
+                [
+                    (STAFF, "staff@example.org", "Grace", ["OPERATIONS_MANAGER"]),
+                    (TUTOR, "tutor@example.org", "Ada", ["TUTOR"]),
+                ],
+            )
+    deployment = deploy(database=database, settings={"SECRET_KEY": KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0"})
+    now_us = time.time_ns() // 1000
+
+    async def begin() -> None:
+        for _ in range(2):
+            deployment.worker().start()
+        for worker in deployment.workers:
+            await worker.until_ready()
+        await deployment.tell(
+            *(("tutors", tutor_payload(f"t{n}", now_us)) for n in range(TUTORS)),
+            *(
+                (
+                    "sessions",
+                    session_payload(
+                        f"s{n}-{m}", f"t{n}", now_us - (m + 1) * DAY_US, now_us - DAY_US // 2, no_show=m == n
+                    ),
+                )
+                for n in range(TUTORS)
+                for m in range(n)
+            ),
+            *(
+                ("feedback", feedback_payload(f"f{n}", f"s{n}-0", f"t{n}", 1 + n % 5, now_us - DAY_US // 4))
+                for n in range(1, TUTORS)
+            ),
+        )
+        await deployment.assert_right()
+
+    asyncio.run(begin())
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("UPDATE users SET tutor_id = 't3' WHERE id = %s", [TUTOR])
+    return deployment
+
+
+def test_every_worker_answers_for_every_tutor_with_the_oracles_figures(looked_up: Deployment):
+    oracle = looked_up.oracle()
+    for number in range(TUTORS):
+        for worker in looked_up.workers:
+            for window in WINDOWS:
+                status, body = ask(worker, f"/tutors/t{number}/metrics?window={window}")
+                assert (status, body["source"], body["tutor_id"]) == (200, "stream", f"t{number}")
+                assert body["age_seconds"] < 1
+                expected = shown(oracle.metrics(f"t{number}", time.time_ns() // 1000)[window])
+                assert {key: body["metrics"][key] for key in expected} == expected
+    served = {worker.name: worker.metric("lookups", source="stream") for worker in looked_up.workers}
+    assert all(served.values()), f"each owns some tutors: {served}"
+    assert sum(worker.metric("lookups", source="forwarded") for worker in looked_up.workers) > 0
+
+
+def test_performance_says_why_it_is_this_tier(looked_up: Deployment):
+    status, body = ask(looked_up.workers[0], "/api/tutors/t5/performance")
+    assert status == 200
+    assert body["performance_tier"] == body["windows"]["30day"]["performance_tier"]
+    assert {flag["flag"] for flag in body["windows"]["30day"]["flags"]} <= {"green", "red", None}
+    assert body["declines_7day_vs_30day"]["avg_rating_stars"] == 0.0
+
+
+def test_a_trend_is_what_the_oracle_says_of_each_day(looked_up: Deployment):
+    oracle = looked_up.oracle()
+    for worker in looked_up.workers:
+        status, body = ask(worker, "/tutors/t9/trends?window=7day")
+        assert status == 200
+        assert len(body["days"]) == 30
+        for day in body["days"]:
+            at_us = looked_up_us(day["as_of"])
+            expected = shown(oracle.metrics("t9", at_us)["7day"])
+            assert {key: day[key] for key in expected} == expected, day["as_of"]
+
+
+def looked_up_us(text: str) -> int:
+    from tests.oracle import instant_us
+
+    return instant_us(text)
+
+
+def test_lists_are_complete_in_order_and_paged(looked_up: Deployment):
+    worker = looked_up.workers[0]
+    for sort in ("tutor_id", "-tutor_name", "avg_rating", "-avg_rating", "-sessions_completed"):
+        seen: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            status, body = ask(worker, f"/tutors?sort={sort}&limit=5&cursor={cursor}")
+            assert status == 200, body
+            seen += body["tutors"]
+            cursor = body["next_cursor"]
+            if not cursor:
+                break
+        assert sorted(row["tutor_id"] for row in seen) == sorted(f"t{n}" for n in range(TUTORS)), sort
+        values = [row[sort.lstrip("-")] for row in seen]
+        known = [value for value in values if value is not None]
+        assert values == known + [None] * (len(values) - len(known)), "nothing to stand on comes last"
+        assert known == sorted(known, reverse=sort.startswith("-")), sort
+    assert [row["tutor_id"] for row in ask(worker, "/tutors?search=t11")[1]["tutors"]] == ["t11"]
+    tiers = {row["tutor_id"]: row["performance_tier"] for row in seen}
+    at_risk = ask(worker, "/tutors?tier=At%20Risk&limit=500")[1]["tutors"]
+    assert {row["tutor_id"] for row in at_risk} == {id_ for id_, tier in tiers.items() if tier == "At Risk"}
+    body = ask(worker, "/tutors/metrics?ids=t2,nobody,t1&window=90day")[1]
+    assert ([row["tutor_id"] for row in body["tutors"]], body["unknown"]) == (["t2", "t1"], ["nobody"])
+    totals = ask(worker, "/dashboard/analytics")[1]
+    assert (totals["total_tutors"], totals["active_tutors"]) == (TUTORS, TUTORS)
+    assert sum(totals["performance_distribution"].values()) == TUTORS
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/tutors/t1/metrics?window=8day", 400),
+        ("/tutors/t1/metrics?max_age=soon", 400),
+        ("/tutors/nobody/metrics", 404),
+        ("/tutors/no%00body/metrics", 404),
+        ("/tutors?sort=hashed_password", 400),
+        ("/tutors?limit=0", 400),
+        ("/tutors?cursor=rubbish", 400),
+        ("/tutors/metrics?ids=", 400),
+        ("/nothing/here", 404),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said(looked_up: Deployment, path: str, status: int):
+    for worker in looked_up.workers:
+        found, body = ask(worker, path)
+        assert (found, body["success"]) == (status, False), body
+        assert set(body) == {"success", "error", "timestamp"}
+
+
+def test_a_tutor_reads_itself_staff_everyone_and_strangers_nothing(looked_up: Deployment):
+    for worker in looked_up.workers:
+        assert ask(worker, "/tutors/t3/metrics", TUTOR)[0] == 200
+        for path in ("/tutors/t4/metrics", "/tutors/nobody/metrics", "/tutors", "/dashboard/analytics", "/events"):
+            assert ask(worker, path, TUTOR)[0] == 403, path
+        assert ask(worker, "/tutors/metrics?ids=t3,t4", TUTOR)[0] == 403
+        for path in ("/tutors/t3/metrics", "/tutors", "/whoami", "/ws/dashboard", "/api/tutors/t3/trends"):
+            assert ask(worker, path, STRANGER)[0] == 401, path
+            assert ask(worker, path, None) == (401, {"success": False, "error": "Unauthorized", "timestamp": ANY})
+        assert ask(worker, "/livez", None)[0] == 200
+
+
+class Anything:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+ANY = Anything()
+
+
+async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deployment):
+    """The last of this module: it kills a worker."""
+    first, second = looked_up.workers
+    oracle = looked_up.oracle()
+    second.kill()
+    sources = set()
+    began = time.monotonic()
+    while time.monotonic() < began + 40:
+        for number in range(TUTORS):
+            status, body = await asyncio.to_thread(ask, first, f"/tutors/t{number}/metrics?window=90day")
+            assert status == 200, body
+            expected = shown(oracle.metrics(f"t{number}", time.time_ns() // 1000)["90day"])
+            assert {key: body["metrics"][key] for key in expected} == expected, f"never a false zero: {body}"
+            sources.add(body["source"])
+            if body["source"] == "database":
+                strict, refusal = await asyncio.to_thread(ask, first, f"/tutors/t{number}/metrics?max_age=0.001")
+                assert strict in (200, 503), refusal
+        if "database" in sources and body["source"] == "stream" and time.monotonic() > began + 15:
+            break
+    assert sources == {"stream", "database"}
+    await eventually(lambda: ask(first, "/tutors/t7/metrics?max_age=1")[0] == 200)
+
+
+async def test_changes_are_pushed_and_a_client_may_hang_on_while_the_worker_stops(looked_up: Deployment):
+    worker = looked_up.workers[0]
+    reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+    writer.write(f"GET /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token(STAFF)}\r\n\r\n".encode())
+    told = bytearray()
+
+    async def listen() -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(4096):
+                told.extend(data)
+
+    listening = asyncio.create_task(listen())
+    await eventually(lambda: b"\r\n\r\n" in told)
+    assert b"retry: 2000" in told, told
+    now_us = time.time_ns() // 1000
+    number = 0
+    while b'"tutor_id":"t0"' not in told:  # the feed begins when its first listener comes
+        number += 1
+        assert number < 20, told
+        await looked_up.tell(("sessions", session_payload(f"new-{number}", "t0", now_us - DAY_US, now_us)))
+        await asyncio.sleep(1.5)
+    assert b"event: metrics" in told
+    began = time.monotonic()
+    assert await worker.stop() == 0
+    assert time.monotonic() - began < 20
+    await listening

@@ -1,0 +1,140 @@
+"""Who is let in: tokens as the platform makes them, and everything that only looks like one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from agents.ports import SinkUnavailable
+from tutormax_streams.web.access import FRESH_SECONDS, LONGEST_SECONDS, Access, Closed, Refused, User, bearer, token_for
+
+KEY = "0f4c7be02b9d4d3aa1f0c2d5e6b7a899"
+TUTOR = User(7, "Ada", is_active=True, is_superuser=False, roles=("TUTOR",), tutor_id="t1")
+STAFF = User(8, "Grace", is_active=True, is_superuser=False, roles=("OPERATIONS_MANAGER",), tutor_id=None)
+GONE = User(9, "Eve", is_active=False, is_superuser=True, roles=("ADMIN",), tutor_id=None)
+
+
+class Users:
+    def __init__(self) -> None:
+        self.rows = {user.user_id: user for user in (TUTOR, STAFF, GONE)}
+        self.asked = 0
+        self.away = False
+
+    async def __call__(self, user_id: int) -> User | None:
+        self.asked += 1
+        if self.away:
+            raise SinkUnavailable("the server is away")
+        return self.rows.get(user_id)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+def access(users: Users, key: str | None = KEY, clock: Clock | None = None) -> Access:
+    return Access(key, users, clock or Clock())
+
+
+def signed(claims: dict[str, Any], key: str = KEY, algorithm: str = "HS256") -> str:
+    soon = int(time.time()) + 60
+    wanted = {"sub": "7", "aud": "fastapi-users:auth", "exp": soon, **claims}
+    return jwt.encode({name: value for name, value in wanted.items() if value is not None}, key, algorithm=algorithm)
+
+
+def unsigned() -> str:
+    def part(value: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    claims = {"sub": "8", "aud": "fastapi-users:auth", "exp": int(time.time()) + 60}
+    return f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims)}."
+
+
+async def test_the_platforms_token_lets_in(users: Users):
+    assert await access(users).user(signed({})) == TUTOR
+    assert await access(users).user(signed({"aud": ["fastapi-users:auth"]})) == TUTOR
+    assert await access(users).user(token_for(8, KEY, expires_at=time.time() + 5)) == STAFF
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        None,
+        "",
+        "rubbish",
+        "a.b.c",
+        unsigned(),
+        signed({"exp": int(time.time()) - 1}),
+        signed({"exp": None}),
+        signed({"aud": "fastapi-users:reset"}),
+        signed({"aud": None}),
+        signed({"sub": None}),
+        signed({"sub": "not a number"}),
+        signed({"sub": "404"}),
+        signed({"sub": "9"}),
+        signed({}, key="another key of some thirty bytes"),
+        signed({}, algorithm="HS512"),
+    ],
+    ids=[
+        "none", "empty", "rubbish", "three parts", "alg none", "expired", "no expiry", "wrong audience", "no audience",
+        "no subject", "odd subject", "unknown user", "inactive user", "forged", "another algorithm",
+    ],
+)  # fmt: skip
+async def test_everything_else_is_refused_without_a_reason(users: Users, token: str | None):
+    with pytest.raises(Refused) as refused:
+        await access(users).user(token)
+    assert (refused.value.status, str(refused.value)) == (401, "Unauthorized")
+
+
+@pytest.mark.parametrize(
+    "key", [None, "", "short", "your-secret-key-here-change-in-production", "CHANGE_ME_CHANGE_ME_CHANGE_ME"]
+)
+async def test_without_a_secret_nobody_is_let_in(users: Users, key: str | None):
+    with pytest.raises(Closed, match="SECRET_KEY"):
+        await access(users, key).user(signed({}, key=key or "x"))
+    assert not users.asked
+
+
+def test_a_tutor_reads_itself_and_staff_everyone():
+    student = TUTOR._replace(roles=("STUDENT",), tutor_id=None)
+    assert [TUTOR.may_read("t1"), TUTOR.may_read("t2")] == [True, False]
+    assert [STAFF.may_read("t1"), STAFF.may_read("t2")] == [True, True]
+    assert [student.may_read("t1"), student._replace(tutor_id="t1").may_read("t1")] == [False, False]
+    assert student._replace(is_superuser=True).may_read("t1")
+    assert TUTOR._replace(roles=("people_ops",)).is_staff, "values and names alike"
+
+
+async def test_rows_are_remembered_for_a_while_and_longer_only_while_the_database_is_away(users: Users):
+    clock = Clock()
+    door = access(users, clock=clock)
+    token = signed({})
+    await door.user(token)
+    users.rows[7] = TUTOR._replace(is_active=False)
+    assert await door.user(token) == TUTOR
+    assert users.asked == 1
+    clock.now += FRESH_SECONDS
+    with pytest.raises(Refused):
+        await door.user(token)
+    users.rows[7], clock.now = TUTOR, clock.now + FRESH_SECONDS
+    await door.user(token)
+    users.away, clock.now = True, clock.now + LONGEST_SECONDS - 1
+    assert await door.user(token) == TUTOR
+    clock.now += 1
+    with pytest.raises(Closed, match="server is away"):
+        await door.user(token)
+
+
+def test_the_header():
+    assert [bearer(text) for text in ("Bearer x", "bearer  x ", "Basic x", "", None)] == ["x", "x", None, None, None]

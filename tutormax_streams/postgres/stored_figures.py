@@ -1,0 +1,182 @@
+"""Reads for lookups: users, and the committed rows of metrics.
+
+Of a tutor's rows the newest of each window counts, whoever wrote it. Lists look at our own current rows alone, one per
+tutor and window, so that their cost does not grow with the platform's history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, LiteralString
+
+from models.rows import TIER_NAMES, WINDOW_NAMES
+from tutormax_streams.postgres.database import Connection, Database
+
+TIER_VALUES: Final = {name: value for value, name in reversed(TIER_NAMES.items())}
+STATUS_VALUES: Final = {"ACTIVE": "active", "INACTIVE": "inactive", "CHURNED": "churned"}
+_WINDOW_VALUES: Final = {name: value for value, name in WINDOW_NAMES.items()}
+_FIGURES: Final[LiteralString] = (
+    "performance_tier, sessions_completed, avg_rating, first_session_success_rate, reschedule_rate, no_show_count,"
+    " engagement_score, learning_objectives_met_pct, response_time_avg_minutes"
+)
+SORTS: Final[tuple[LiteralString, ...]] = (
+    "tutor_id",
+    "tutor_name",
+    "sessions_completed",
+    "avg_rating",
+    "first_session_success_rate",
+    "reschedule_rate",
+    "no_show_count",
+    "engagement_score",
+    "learning_objectives_met_pct",
+    "response_time_avg_minutes",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTutor:
+    """A tutor and the newest row of each window that has one."""
+
+    tutor_id: str
+    name: str
+    status: str
+    as_of_us: int | None  # of the oldest of these rows
+    windows: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a list asks for. `after` is the sort key and id of the last tutor seen."""
+
+    window: str
+    sort: LiteralString
+    descending: bool
+    limit: int
+    tier: str | None = None
+    search: str | None = None
+    after: tuple[Any, str] | None = None
+
+
+_USER: Final = "SELECT id, full_name, is_active, is_superuser, roles, tutor_id FROM users WHERE id = %s"
+
+_TUTORS: Final[LiteralString] = f"""
+SELECT t.tutor_id, t.name, t.status, m."window", m.calculation_date, {_FIGURES}
+FROM tutors AS t LEFT JOIN LATERAL (
+    SELECT DISTINCT ON ("window") * FROM tutor_performance_metrics AS stored
+    WHERE stored.tutor_id = t.tutor_id ORDER BY "window", calculation_date DESC
+) AS m ON true
+WHERE t.tutor_id = ANY (%s) ORDER BY t.tutor_id
+"""  # noqa: S608 - names of columns
+
+_OURS: Final[LiteralString] = """
+FROM tutors AS t JOIN tutor_performance_metrics AS m ON m.tutor_id = t.tutor_id
+WHERE m."window" = %(window)s AND starts_with(m.metric_id, 'tms_')
+"""
+
+_ANALYTICS: Final[LiteralString] = """
+WITH ours AS (
+    SELECT "window", performance_tier, avg_rating, engagement_score, sessions_completed, calculation_date
+    FROM tutor_performance_metrics WHERE starts_with(metric_id, 'tms_')
+), month AS (SELECT * FROM ours WHERE "window" = 'THIRTY_DAY')
+SELECT
+    (SELECT count(*) FROM tutors),
+    (SELECT count(*) FROM month),
+    (SELECT coalesce(jsonb_object_agg(performance_tier, tutors), '{}') FROM
+        (SELECT performance_tier, count(*) AS tutors FROM month WHERE performance_tier IS NOT NULL GROUP BY 1) AS tiers),
+    (SELECT avg(avg_rating) FROM month),
+    (SELECT avg(engagement_score) FROM month),
+    (SELECT coalesce(sum(sessions_completed), 0) FROM ours WHERE "window" = 'SEVEN_DAY'),
+    (SELECT coalesce(sum(sessions_completed), 0) FROM month),
+    (SELECT min(calculation_date) FROM month)
+"""
+
+
+class StoredFigures:
+    """Raises `SinkUnavailable` while PostgreSQL is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def user(self, user_id: int) -> tuple[Any, ...] | None:
+        """id, full name, active, superuser, roles, tutor id of a platform's user."""
+        return await self._database.run(partial(_user, user_id=user_id), seconds=SECONDS)
+
+    async def tutors(self, tutor_ids: Sequence[str]) -> dict[str, StoredTutor]:
+        """Those that exist."""
+        return await self._database.run(partial(_tutors, tutor_ids=tutor_ids), seconds=SECONDS)
+
+    async def page(self, page: Page) -> list[tuple[Any, StoredTutor]]:
+        """Sort key and tutor, with the one window asked for; one more than `limit` when there are more."""
+        return await self._database.run(partial(_page, page=page), seconds=SECONDS)
+
+    async def analytics(self) -> tuple[Any, ...]:
+        """Tutors; tutors with a 30-day row; tiers; mean rating and engagement; sessions of 7 and 30 days; oldest row."""
+        return await self._database.run(_analytics, seconds=SECONDS)
+
+
+SECONDS: Final = 3.0  # who asks has little patience
+
+
+async def _user(connection: Connection, user_id: int) -> tuple[Any, ...] | None:
+    if not -(2**31) <= user_id < 2**31:
+        return None
+    found = await connection.execute(_USER, [user_id])
+    return await found.fetchone()
+
+
+async def _tutors(connection: Connection, tutor_ids: Sequence[str]) -> dict[str, StoredTutor]:
+    # NUL is legal in a request's path and in no text of PostgreSQL.
+    found = await connection.execute(_TUTORS, [[id_ for id_ in tutor_ids if "\x00" not in id_]], binary=True)
+    tutors: dict[str, StoredTutor] = {}
+    for tutor_id, name, status, window, as_of_us, *figures in await found.fetchall():
+        known = tutors.get(tutor_id) or StoredTutor(tutor_id, name, STATUS_VALUES.get(status, status), None, {})
+        if window in _WINDOW_VALUES:
+            oldest = as_of_us if known.as_of_us is None else min(known.as_of_us, as_of_us)
+            windows = {**known.windows, _WINDOW_VALUES[window]: _named(figures)}
+            known = StoredTutor(tutor_id, name, known.status, oldest, windows)
+        tutors[tutor_id] = known
+    return tutors
+
+
+def _named(figures: Sequence[Any]) -> dict[str, Any]:
+    row = dict(zip(_FIGURES.split(", "), figures, strict=True))
+    return {**row, "performance_tier": TIER_VALUES.get(row["performance_tier"], row["performance_tier"])}
+
+
+async def _page(connection: Connection, page: Page) -> list[tuple[Any, StoredTutor]]:
+    assert page.sort in SORTS, "a column's name goes into the statement as it is"
+    # Nothing to stand on comes last in either direction.
+    key: LiteralString = {"tutor_id": 't.tutor_id COLLATE "C"', "tutor_name": 'lower(t.name) COLLATE "C"'}.get(
+        page.sort,
+        f"coalesce(m.{page.sort}::float8, '{'-' if page.descending else ''}Infinity')",
+    )
+    beyond, order = ("<", "DESC") if page.descending else (">", "ASC")
+    parameters: dict[str, Any] = {"window": WINDOW_NAMES[page.window], "limit": page.limit + 1}
+    conditions: LiteralString = ""
+    if page.tier is not None:
+        conditions += " AND m.performance_tier = %(tier)s"
+        parameters["tier"] = TIER_NAMES[page.tier]
+    if page.search:
+        conditions += " AND (position(lower(%(search)s) IN lower(t.name)) > 0 OR starts_with(t.tutor_id, %(search)s))"
+        parameters["search"] = page.search
+    if page.after is not None:
+        conditions += f' AND ({key}, t.tutor_id COLLATE "C") {beyond} (%(key)s, %(id)s)'
+        parameters["key"], parameters["id"] = page.after
+    statement: LiteralString = (
+        f"SELECT {key}, t.tutor_id, t.name, t.status, m.calculation_date, {_FIGURES} {_OURS}{conditions}"
+        f' ORDER BY {key} {order}, t.tutor_id COLLATE "C" {order} LIMIT %(limit)s'
+    )
+    found = await connection.execute(statement, parameters, binary=True)
+    return [
+        (sort_key, StoredTutor(id_, name, STATUS_VALUES.get(status, status), as_of_us, {page.window: _named(figures)}))
+        for sort_key, id_, name, status, as_of_us, *figures in await found.fetchall()
+    ]
+
+
+async def _analytics(connection: Connection) -> tuple[Any, ...]:
+    found = await connection.execute(_ANALYTICS, binary=True)
+    row = await found.fetchone()
+    assert row is not None, "one row of totals"
+    return row

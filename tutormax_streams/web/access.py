@@ -1,0 +1,138 @@
+"""Who asks, and what they may read.
+
+1. A token is the platform's own: JWT, HS256 under `SECRET_KEY`, audience ``fastapi-users:auth``, subject = user id, with
+   an expiry. Nothing else is accepted, and a refusal never says which of these was wrong.
+2. Roles are not in the token: they stand in the platform's table `users`, and are remembered for `FRESH_SECONDS`. While
+   PostgreSQL is away what was remembered counts on, but no longer than the platform's own tokens live.
+3. Staff read everything, a tutor reads only itself, everybody else nothing.
+4. Without a key that could be secret, lookups are closed: whoever guesses it could sign in as anyone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+import jwt
+
+from agents.ports import SinkUnavailable
+
+AUDIENCE: Final = "fastapi-users:auth"
+ALGORITHM: Final = "HS256"
+STAFF: Final = frozenset({"ADMIN", "OPERATIONS_MANAGER", "PEOPLE_OPS"})  # members' names, as the platform stores them
+FRESH_SECONDS: Final = 30.0
+LONGEST_SECONDS: Final = 30 * 60.0  # a token of the platform lives so long
+MOST_REMEMBERED: Final = 10_000
+LEAST_KEY_BYTES: Final = 16
+PLACEHOLDERS: Final = ("change", "your-secret", "your_secret", "secret-key", "secret_key", "placeholder", "example")
+
+
+class User(NamedTuple):
+    """A row of `users`, as far as it matters here."""
+
+    user_id: int
+    full_name: str | None
+    is_active: bool
+    is_superuser: bool
+    roles: tuple[str, ...]
+    tutor_id: str | None
+
+    @property
+    def is_staff(self) -> bool:
+        return self.is_superuser or not STAFF.isdisjoint(role.upper() for role in self.roles)
+
+    def may_read(self, tutor_id: str) -> bool:
+        """Whether this tutor's figures are for this user."""
+        return self.is_staff or (self.tutor_id == tutor_id and "TUTOR" in {role.upper() for role in self.roles})
+
+
+class Refused(Exception):
+    """An answer without details: `status` 401 (sign in) or 403 (not for you)."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("Unauthorized" if status == 401 else "Forbidden")
+        self.status = status
+
+
+class Closed(Exception):
+    """Nobody can be let in at present; the sentence says why."""
+
+
+class Users(Protocol):
+    async def __call__(self, user_id: int) -> User | None:
+        """The row of a user, None if there is none. Raises `SinkUnavailable`."""
+        ...
+
+
+def weakness(secret_key: str | None) -> str | None:
+    """Why a key will not do, as a sentence; None if it will."""
+    if not secret_key:
+        return "SECRET_KEY is not set: give it the value that the platform signs its tokens with"
+    if any(word in secret_key.lower() for word in PLACEHOLDERS):
+        return "SECRET_KEY is a placeholder that anyone can guess: set a random one, here and in the platform"
+    if len(secret_key.encode()) < LEAST_KEY_BYTES:
+        return f"SECRET_KEY has fewer than {LEAST_KEY_BYTES} bytes: set a longer one, here and in the platform"
+    return None
+
+
+class Access:
+    """Lets callers in. `users` asks the platform's table; `monotonic` gives seconds."""
+
+    def __init__(self, secret_key: str | None, users: Users, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.closed_because = weakness(secret_key)
+        self._secret_key = secret_key or ""
+        self._users = users
+        self._monotonic = monotonic
+        self._remembered: dict[int, tuple[float, User | None]] = {}
+
+    async def user(self, token: str | None) -> User:
+        """Whose token this is. Raises `Refused`, or `Closed` when that cannot be found out."""
+        if self.closed_because is not None:
+            raise Closed(self.closed_because)
+        user = await self._row(self._subject(token))
+        if user is None or not user.is_active:
+            raise Refused(401)
+        return user
+
+    def _subject(self, token: str | None) -> int:
+        if not token:
+            raise Refused(401)
+        try:
+            claims = jwt.decode(
+                token,
+                self._secret_key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                options={"require": ["exp", "aud", "sub"]},
+            )
+            return int(claims["sub"])
+        except (jwt.InvalidTokenError, ValueError):
+            raise Refused(401) from None
+
+    async def _row(self, user_id: int) -> User | None:
+        now = self._monotonic()
+        known = self._remembered.get(user_id)
+        if known is not None and now - known[0] < FRESH_SECONDS:
+            return known[1]
+        try:
+            user = await self._users(user_id)
+        except SinkUnavailable as away:
+            if known is not None and now - known[0] < LONGEST_SECONDS:
+                return known[1]
+            raise Closed(f"users cannot be looked up: {away}") from away
+        if len(self._remembered) >= MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[user_id] = (now, user)
+        return user
+
+
+def bearer(authorization: str | None) -> str | None:
+    """The token of an Authorization header."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def token_for(user_id: int, secret_key: str, *, expires_at: float) -> str:
+    """A token as the platform issues them, for the demo and for tests. `expires_at` in seconds since 1970."""
+    return jwt.encode({"sub": str(user_id), "aud": [AUDIENCE], "exp": int(expires_at)}, secret_key, algorithm=ALGORITHM)

@@ -1,0 +1,215 @@
+"""What changes, as it changes: topic `metrics` read by this worker for the clients that are connected to it.
+
+1. Every worker serves every client: it reads the whole compacted topic, without a group. It does so while somebody
+   listens, and stops a while after the last one has left.
+2. Of a tutor only records with a greater fence count, whoever wrote them and in whatever order they come.
+3. Nothing is told before the log's end as of the start has been reached: what was there before is not a change.
+4. A message's id is the position behind it in every partition, so that a client may go on at any worker. What is not
+   remembered any more is answered by `reset`: load everything anew.
+5. Nobody is waited for: whose queue is full is dropped, and comes back with its last id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import orjson
+from aiokafka import TopicPartition
+
+from models import metrics
+from models.metrics import MetricsUpdated
+from tutormax_streams import kafka
+from tutormax_streams.settings import Settings
+from tutormax_streams.web.answers import USUAL_WINDOW, figures, shown
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED: Final = 5_000
+QUEUE: Final = 1_000
+LINGER_SECONDS: Final = 60.0
+RETRY_SECONDS: Final = 3.0
+POLL_MS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One thing to tell. `data` is JSON."""
+
+    event: str  # "metrics", "tier" or "reset"
+    data: bytes
+    positions: tuple[int, ...] = ()  # behind it, by partition
+
+    @property
+    def id(self) -> str:
+        return ".".join(map(str, self.positions))
+
+
+RESET: Final = Message("reset", b"{}")
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """A client's queue; `dropped` once it was full."""
+
+    queue: asyncio.Queue[Message] = field(default_factory=lambda: asyncio.Queue(QUEUE))
+    dropped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def tell(self, message: Message) -> None:
+        try:
+            self.queue.put_nowait(message)
+        except asyncio.QueueFull:
+            self.dropped.set()
+
+
+class Standings:
+    """The newest fence and tier of every tutor, and what a record changes about them."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[int, int, int], str | None]] = {}
+
+    def news(self, update: MetricsUpdated) -> list[tuple[str, dict[str, Any]]]:
+        """Events and their data; nothing if the record is older than what is known, or of a tutor without a profile."""
+        known = self._known.get(update.tutor_id)
+        if known is not None and update.fence <= known[0]:
+            return []
+        tier = update.windows[USUAL_WINDOW].performance_tier
+        self._known[update.tutor_id] = (update.fence, tier)
+        if update.tutor_name is None:
+            return []
+        who = {"tutor_id": update.tutor_id, "tutor_name": update.tutor_name, "as_of": update.as_of}
+        windows = {name: shown(figures(window)) for name, window in update.windows.items()}
+        told: list[tuple[str, dict[str, Any]]] = [("metrics", {**who, "windows": windows})]
+        if known is not None and known[1] != tier:
+            told.append(("tier", {**who, "window": USUAL_WINDOW, "old": known[1], "new": tier}))
+        return told
+
+    def forget(self, tutor_id: str) -> None:
+        self._known.pop(tutor_id, None)
+
+
+class Feed:
+    """Tells its listeners what changes."""
+
+    def __init__(self, settings: Settings, topic: str, partitions: int) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._partitions = partitions
+        self._listeners: set[Listener] = set()
+        self._messages: deque[Message] = deque(maxlen=REMEMBERED)
+        self._floor: tuple[int, ...] | None = None  # positions from which on all messages are remembered
+        self._reading: asyncio.Task[None] | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def listen(self, last_id: str | None = None) -> AsyncIterator[Listener]:
+        """A queue of everything from now on, or from behind `last_id`."""
+        listener = Listener()
+        if last_id:
+            for message in self._since(last_id):
+                listener.tell(message)
+        self._listeners.add(listener)
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+            if not self._listeners:
+                self._leaving = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._stop)
+
+    async def close(self) -> None:
+        for listener in list(self._listeners):
+            listener.dropped.set()
+        if self._leaving is not None:
+            self._leaving.cancel()
+        self._stop()
+        if self._reading is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+
+    def _stop(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+        self._messages.clear()
+        self._floor = None
+
+    def _since(self, last_id: str) -> list[Message]:
+        try:
+            seen = tuple(map(int, last_id.split(".")))
+        except ValueError:
+            return [RESET]
+        floor = self._floor
+        if floor is None or len(seen) != len(floor) or any(at < low for at, low in zip(seen, floor, strict=True)):
+            return [RESET]
+        return [
+            message
+            for message in self._messages
+            if any(position > at for position, at in zip(message.positions, seen, strict=True))
+        ]
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                async with kafka.consumer(self._settings) as consumer:
+                    await self._follow(consumer)
+            except asyncio.CancelledError:
+                raise
+            except Exception as failure:  # noqa: BLE001 - whatever it was: listeners wait, and are told all over again
+                logger.warning("the feed of changes stands still, tried again in %s s: %r", RETRY_SECONDS, failure)
+            self._messages.clear()
+            self._floor = None
+            await asyncio.sleep(RETRY_SECONDS)
+            for listener in self._listeners:
+                listener.tell(RESET)
+
+    async def _follow(self, consumer: Any) -> None:
+        tps = [TopicPartition(self._topic, partition) for partition in range(self._partitions)]
+        consumer.assign(tps)
+        await consumer.seek_to_beginning()
+        ends = await consumer.end_offsets(tps)
+        begins = await consumer.beginning_offsets(tps)
+        positions = [begins[tp] for tp in tps]
+        standings = Standings()
+        while True:
+            if self._floor is None and all(positions[tp.partition] >= ends[tp] for tp in tps):
+                self._floor = tuple(positions)
+            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=500)
+            for tp, records in found.items():
+                for record in records:
+                    positions[tp.partition] = record.offset + 1
+                    self._take(record.key, record.value, standings, positions)
+            if not found and self._floor is None:  # behind the last record there may be none that is delivered
+                for tp in tps:
+                    positions[tp.partition] = max(positions[tp.partition], await consumer.position(tp))
+            await asyncio.sleep(0)
+
+    def _take(self, key: bytes | None, value: bytes | None, standings: Standings, positions: list[int]) -> None:
+        if value is None:
+            standings.forget((key or b"").decode(errors="replace"))
+            return
+        try:
+            update = metrics.decode(value)
+        except msgspec.DecodeError:
+            return  # a stranger's record; flush has told of it
+        for event, data in standings.news(update):
+            if self._floor is None:
+                continue
+            message = Message(event, orjson.dumps(data), tuple(positions))
+            if len(self._messages) == REMEMBERED:
+                self._floor = self._messages[0].positions
+            self._messages.append(message)
+            for listener in self._listeners:
+                listener.tell(message)

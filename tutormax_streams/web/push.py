@@ -1,0 +1,141 @@
+"""Changes pushed to browsers: Server-Sent Events at `/events`, and the platform's WebSocket at `/ws/dashboard`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import faust
+import orjson
+from aiohttp import WSMsgType, web
+
+from agents.ports import SinkUnavailable
+from tutormax_streams.web.answers import naive
+from tutormax_streams.web.feed import Feed, Listener, Message
+from tutormax_streams.web.guard import HEADERS, USER
+
+HEARTBEAT_SECONDS: Final = 15.0
+LONGEST_WRITE_SECONDS: Final = 10.0
+MOST_CLIENT_BYTES: Final = 4096
+
+Totals = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Push:
+    """The handlers. `totals` gives the payload of `analytics_update`; `clock` microseconds since 1970."""
+
+    def __init__(self, feed: Feed, totals: Totals, clock: Callable[[], int]) -> None:
+        self._feed = feed
+        self._totals = totals
+        self._clock = clock
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """`GET /events`: `metrics`, `tier` and `reset`, as they happen; `Last-Event-ID` goes on where it left off."""
+        _staff_only(request)
+        response = web.StreamResponse(
+            headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+        )
+        await response.prepare(request)
+        async with self._feed.listen(request.headers.get("Last-Event-ID")) as listener:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await asyncio.wait_for(response.write(b"retry: 2000\n\n"), LONGEST_WRITE_SECONDS)
+                async for message in _messages(listener):
+                    await asyncio.wait_for(response.write(_sse(message)), LONGEST_WRITE_SECONDS)
+        return response
+
+    async def socket(self, request: web.Request) -> web.StreamResponse:
+        """`GET /ws/dashboard`: the platform's messages as JSON texts; `ping` is answered by an `analytics_update`."""
+        _staff_only(request)
+        _same_origin(request)
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MOST_CLIENT_BYTES)
+        await socket.prepare(request)
+        async with self._feed.listen() as listener:
+            telling = asyncio.create_task(self._tell(socket, listener))
+            try:
+                await self._send(socket, "analytics_update", await self._known_totals())
+                async for received in socket:
+                    if received.type is WSMsgType.TEXT and received.data == "ping":
+                        await self._send(socket, "analytics_update", {"pong": True})
+            except ConnectionError:
+                pass
+            finally:
+                telling.cancel()
+                await socket.close()
+        return socket
+
+    async def _tell(self, socket: web.WebSocketResponse, listener: Listener) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async for message in _messages(listener):
+                if message is None:
+                    continue  # the protocol has a heartbeat of its own
+                if message.event == "metrics":
+                    data = orjson.loads(message.data)
+                    who = {"tutor_id": data["tutor_id"], "tutor_name": data["tutor_name"]}
+                    when = data["as_of"].removesuffix("Z")
+                    for window, row in data["windows"].items():
+                        await self._send(
+                            socket, "metrics_update", {**who, "window": window, "calculation_date": when, **row}
+                        )
+                elif message.event == "reset":
+                    await self._send(socket, "analytics_update", await self._known_totals())
+        await socket.close()  # too slow, or gone
+
+    async def _known_totals(self) -> dict[str, Any]:
+        try:
+            return await self._totals()
+        except SinkUnavailable as away:
+            return {"unavailable": str(away)}
+
+    async def _send(self, socket: web.WebSocketResponse, kind: str, data: dict[str, Any]) -> None:
+        text = orjson.dumps({"type": kind, "data": data, "timestamp": naive(self._clock())}).decode()
+        await asyncio.wait_for(socket.send_str(text), LONGEST_WRITE_SECONDS)
+
+
+async def _messages(listener: Listener) -> Any:
+    """What to tell, and None when nothing was for a while; ends when the listener is dropped."""
+    dropped = asyncio.ensure_future(listener.dropped.wait())
+    try:
+        while not dropped.done():
+            getting = asyncio.ensure_future(listener.queue.get())
+            await asyncio.wait({getting, dropped}, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if getting.done():
+                yield getting.result()
+            else:
+                getting.cancel()
+                if not dropped.done():
+                    yield None
+    finally:
+        dropped.cancel()
+
+
+def _sse(message: Message | None) -> bytes:
+    if message is None:
+        return b": still here\n\n"
+    identity = f"id: {message.id}\n" if message.positions else ""
+    return f"{identity}event: {message.event}\ndata: ".encode() + message.data + b"\n\n"
+
+
+def _staff_only(request: web.Request) -> None:
+    if not request[USER].is_staff:
+        raise web.HTTPForbidden
+
+
+def _same_origin(request: web.Request) -> None:
+    """Browsers send cookies with sockets that other pages open."""
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.host:
+        raise web.HTTPForbidden
+
+
+def attach(app: faust.App, push: Push) -> None:
+    """Serve both from `app`'s web server."""
+
+    @app.page("/events", name="events")
+    async def events(_: Any, request: Any) -> Any:
+        return await push.events(request)
+
+    @app.page("/ws/dashboard", name="socket")
+    async def socket(_: Any, request: Any) -> Any:
+        return await push.socket(request)

@@ -1,0 +1,70 @@
+"""Everything that a worker with the tables serves over HTTP beside health and metrics, put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import faust
+
+from agents.aggregate import Aggregate
+from tutormax_streams.postgres.database import Database
+from tutormax_streams.postgres.stored_figures import StoredFigures
+from tutormax_streams.settings import Settings
+from tutormax_streams.telemetry import Telemetry
+from tutormax_streams.topics import Topics
+from tutormax_streams.web import lookups, pages, push
+from tutormax_streams.web.access import Access, User
+from tutormax_streams.web.feed import Feed
+from tutormax_streams.web.guard import Limiter, guard
+from tutormax_streams.web.lookups import Lookups
+from tutormax_streams.web.owners import Owners
+from tutormax_streams.web.push import Push
+
+logger = logging.getLogger(__name__)
+
+MOST_REQUEST_BYTES = 64 * 1024
+SESSIONS = 4  # of PostgreSQL, opened when they are needed
+
+
+def serve(
+    app: faust.App,
+    settings: Settings,
+    step: Aggregate,
+    telemetry: Telemetry,
+    clock: Callable[[], int],
+    unsure: Callable[[], list[str]],
+) -> None:
+    """Add it to `app`, whose web server must not have been touched yet. `unsure`: see `Owners`."""
+    database = Database(settings.conninfo, size=SESSIONS, application_name="tutormax-streams-lookups")
+    stored = StoredFigures(database)
+
+    async def user(user_id: int) -> User | None:
+        row = await stored.user(user_id)
+        if row is None:
+            return None
+        identity, full_name, is_active, is_superuser, roles, tutor_id = row
+        return User(identity, full_name, is_active, is_superuser, tuple(roles or ()), tutor_id)
+
+    secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
+    access = Access(secret_key, user)
+    if access.closed_because:
+        logger.warning("lookups and the dashboard are closed: %s", access.closed_because)
+    app.conf.web_application_options = {
+        "middlewares": [guard(access, Limiter(settings.web_rate_per_minute), clock)],
+        "client_max_size": MOST_REQUEST_BYTES,
+    }
+    answering = Lookups(Owners(app, step, settings.kafka_partitions, unsure), stored, clock, telemetry)
+    feed = Feed(settings, Topics.of(settings).metrics, settings.kafka_partitions)
+    lookups.attach(app, answering)
+    push.attach(app, Push(feed, answering.totals, clock))
+    pages.attach(app, access, clock)
+
+    async def close(*_: Any, **__: Any) -> None:
+        # Before the web server stops: it would wait a minute for clients that never hang up.
+        await feed.close()
+        await answering.close()
+        await database.close()
+
+    app.on_before_shutdown.connect(close)
