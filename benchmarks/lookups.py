@@ -1,0 +1,167 @@
+"""Latency of lookups: `python -m benchmarks.lookups [--rate 500] [--seconds 60] [--tutors 300]`.
+
+One worker is asked `/tutors/{id}/metrics` at a steady rate while it takes in 200 events a second; half of what it is
+asked belongs to a second worker and is forwarded. Requests are begun by the clock, whether or not earlier ones have
+been answered, and latency counts from the moment at which a request was due. Beside them, in the same run and at a tenth
+of the rate, stands a no-op: `/livez` of the same worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import aiohttp
+import psycopg
+
+from benchmarks.conditions import Conditions
+from benchmarks.freshness import quantile, session_payload, tutor_id, tutor_payload
+from benchmarks.ground import Deployment, Ground, MeasuredWorker, prepare_database
+from benchmarks.memory import ready
+from tutormax_streams import kafka, topics
+from tutormax_streams.embedded.server import free_port
+from tutormax_streams.postgres.platform_tables import USERS_TABLE
+from tutormax_streams.topics import Topics
+from tutormax_streams.web.access import token_for
+from tutormax_streams.web.lookups import HOPS
+
+EVENTS_PER_SECOND = 200
+WARM_SESSIONS = 20  # of each tutor
+NO_OP_EVERY = 10  # requests
+KINDS = ("local", "forwarded", "no-op")
+
+
+@dataclass(slots=True)
+class Answers:
+    """Seconds by kind of request, and what was answered."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def line(self, kind: str) -> str:
+        ordered = sorted(self.seconds[kind])
+        named = [(f"p{share * 100:g}", quantile(ordered, share)) for share in (0.5, 0.95, 0.99)]
+        figures = ", ".join(f"{name} {value * 1000:.1f}" for name, value in [*named, ("max", ordered[-1])])
+        return f"{kind}: {figures} ms over {len(ordered):,} requests"
+
+
+async def _owned(client: aiohttp.ClientSession, worker: MeasuredWorker, tutors: int) -> set[str]:
+    """The tutors whose state is at `worker`: it answers without asking another."""
+    found = set()
+    for number in range(tutors):
+        async with client.get(f"{worker.url}/tutors/{tutor_id(number)}/metrics", headers={HOPS: "1"}) as response:
+            if response.status == 200:
+                found.add(tutor_id(number))
+    return found
+
+
+async def _intake(deployment: Deployment, tutors: int) -> None:
+    """Sessions at a steady rate, for as long as it is let."""
+    names = Topics.of(deployment.settings)
+    async with kafka.producer(deployment.settings) as producer:
+        began, event = time.monotonic(), 0
+        while True:
+            value = session_payload(event % tutors, WARM_SESSIONS + event // tutors, datetime.now(UTC))
+            await producer.send(names.raw("sessions"), value)
+            event += 1
+            await asyncio.sleep(max(0.0, began + event / EVENTS_PER_SECOND - time.monotonic()))
+
+
+async def _history(deployment: Deployment, tutors: int) -> None:
+    names = Topics.of(deployment.settings)
+    async with kafka.producer(deployment.settings) as producer:
+        for number in range(tutors):
+            await producer.send(names.raw("tutors"), tutor_payload(number, datetime.now(UTC)))
+            for session in range(WARM_SESSIONS):
+                await producer.send(names.raw("sessions"), session_payload(number, session, datetime.now(UTC)))
+        await producer.flush()
+
+
+async def measure(deployment: Deployment, token: str, rate: int, seconds: float, tutors: int) -> Answers:
+    """On a deployment with a user; raises RuntimeError where one of the two workers owns nobody."""
+    await topics.ensure(deployment.settings)
+    await _history(deployment, tutors)
+    answers = Answers()
+    headers = {"Authorization": f"Bearer {token}"}
+    with deployment.worker("stream", "sink") as asked:
+        await ready(asked)
+        elsewhere = {"TUTORMAX_DATA_DIR": str(deployment.directory / "other"), "TUTORMAX_WEB_PORT": str(free_port())}
+        deployment.environment.update(elsewhere)
+        with deployment.worker("stream", "sink") as other:
+            await ready(other)
+            await ready(asked)
+            async with aiohttp.ClientSession(
+                headers=headers, connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30)
+            ) as client:
+                owned = {"local": sorted(await _owned(client, asked, tutors))}
+                owned["forwarded"] = sorted(await _owned(client, other, tutors))
+                if not all(owned.values()):
+                    raise RuntimeError(f"tutors by worker: {[len(ids) for ids in owned.values()]}")
+
+                async def ask(kind: str, path: str, due: float) -> None:
+                    async with client.get(f"{asked.url}{path}") as response:
+                        await response.read()
+                        answers.statuses[f"{kind} {response.status}"] += 1
+                    answers.seconds[kind].append(time.perf_counter() - due)
+
+                intake = asyncio.create_task(_intake(deployment, tutors))
+                asking: set[asyncio.Task[None]] = set()
+                began = time.perf_counter()
+                for number in range(int(rate * seconds)):
+                    due = began + number / rate
+                    if (wait := due - time.perf_counter()) > 0:
+                        await asyncio.sleep(wait)
+                    kind = KINDS[number % 2]
+                    task = asyncio.create_task(ask(kind, _path(owned[kind], number), due))
+                    asking.add(task)
+                    task.add_done_callback(asking.discard)
+                    if number % NO_OP_EVERY == 0:
+                        task = asyncio.create_task(ask("no-op", "/livez", due))
+                        asking.add(task)
+                        task.add_done_callback(asking.discard)
+                await asyncio.gather(*asking)
+                intake.cancel()
+                await asyncio.wait([intake])
+    return answers
+
+
+def _path(tutors: list[str], number: int) -> str:
+    return f"/tutors/{tutors[number % len(tutors)]}/metrics"
+
+
+async def run(ground: Ground, rate: int, seconds: float, tutors: int) -> Answers:
+    """On a fresh deployment whose one user may read everything."""
+    key = secrets.token_urlsafe(32)
+    with ground.deployment(SECRET_KEY=key, TUTORMAX_WEB_RATE_PER_MINUTE="0") as deployment:
+        await prepare_database(deployment.conninfo)
+        async with await psycopg.AsyncConnection.connect(deployment.conninfo, autocommit=True) as connection:
+            await connection.execute(USERS_TABLE)
+            await connection.execute(
+                "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, roles)"
+                " VALUES (1, 'bench@example.org', '', true, false, true, '{ADMIN}')"
+            )
+        token = token_for(1, key, expires_at=time.time() + seconds + 600)
+        return await measure(deployment, token, rate, seconds, tutors)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=int, default=500, help="requests per second")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--tutors", type=int, default=300)
+    options = parser.parse_args()
+    with Ground() as ground:
+        print("\n".join(Conditions.now(ground.stack.description).lines()), flush=True)
+        answers = asyncio.run(run(ground, options.rate, options.seconds, options.tutors))
+    print(f"lookups at {options.rate:,} requests/s for {options.seconds:g} s beside {EVENTS_PER_SECOND} events/s:")
+    print("\n".join(f"  {answers.line(kind)}" for kind in KINDS))
+    print("  answers:", ", ".join(f"{count:,} {status}" for status, count in sorted(answers.statuses.items())))
+
+
+if __name__ == "__main__":
+    main()
