@@ -97,6 +97,7 @@ function buildHistory() {
   const data = [[], ...TIERS.map(() => [])];
   let plot = null;
   box.setAttribute("role", "img");
+  box.setAttribute("aria-label", "Line chart of tutors per tier: no figures yet.");
   setText(byId("history-hint"), `From ${clock(opened)}. A point every 10 s and at each change.`);
 
   /** When full, every second point of the older half goes: what is long ago needs less detail. */

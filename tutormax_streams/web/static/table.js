@@ -73,7 +73,10 @@ export function tutorTable(query, onTier) {
   function load(first) {
     asking?.stop();
     more.disabled = true;
-    if (!rows.size) status.replaceChildren(loading("Loading tutors …"));
+    if (!rows.size) {
+      status.replaceChildren(loading("Loading tutors …"));
+      grid.hidden = true;
+    }
     grid.setAttribute("aria-busy", "true");
     const parameters = { ...wanted, limit: first ? Math.min(Math.max(rows.size, PAGE), 500) : PAGE, cursor: first ? null : cursor };
     asking = keepAsking({
@@ -204,14 +207,11 @@ function tutorRow(tutor) {
   const element = make("tr", { role: "row", "data-id": tutor.tutor_id }, make("th", { scope: "row", role: "rowheader" }, name, id), tier, ...Object.values(cells), age);
   let asOf = tutor.as_of;
   let currentTier = tutor.performance_tier;
-  const dark = new Map();
 
   function light(cell) {
-    cell.classList.remove("lit");
-    void cell.offsetWidth; // begins the animation again
+    if (cell.classList.contains("lit")) return; // beginning again would cost a layout for each cell
     cell.classList.add("lit");
-    clearTimeout(dark.get(cell));
-    dark.set(cell, setTimeout(() => cell.classList.remove("lit"), LIT_MS));
+    setTimeout(() => cell.classList.remove("lit"), LIT_MS);
   }
 
   return {

@@ -158,7 +158,7 @@ function weekPanel({ declines_7day_vs_30day: lost }) {
       { class: "lost" },
       decline("Average rating", lost.avg_rating_stars, " stars", 2),
       decline("Engagement", lost.engagement_score_pct, " percentage points", 1),
-      decline("Scheduled sessions", lost.sessions_per_week, " per week", 1, ["fewer", "more"]),
+      decline("Scheduled sessions", lost.sessions_per_week, " sessions a week", 1, ["fewer", "more"]),
       decline("The same as a share", share, " %", 0, ["fewer", "more"]),
     ),
   );
