@@ -80,7 +80,7 @@ export function tierChart(box, data) {
     padding: [10, 112, 0, 0],
     cursor: { y: false, points: { size: 6 } },
     scales: {
-      x: { range: (_, from, to) => [from, Math.max(to, from + 60)] },
+      x: { range: ({ data: [at] }) => [at[0], Math.max(at.at(-1), at[0] + 60)] }, // a lone point would span a day
       y: { range: (_, from, to) => [0, Math.max(5, to * 1.05)] },
     },
     axes: [
