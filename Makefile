@@ -16,8 +16,8 @@ help: ## show this list
 demo: $(INSTALLED) ## the whole pipeline on an embedded Kafka and PostgreSQL, live; --once loads, audits and ends
 	@$(BIN)/tutormax-streams demo $(ARGS)
 
-test: $(INSTALLED) lint ## everything: style, types, imports, then all tests on real servers, in three lanes side by side
-	$(BIN)/pytest --numprocesses 3 --dist loadgroup $(ARGS)
+test: $(INSTALLED) lint ## everything: style, types, imports, then all tests on real servers, in two lanes
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 check: $(INSTALLED) lint ## the quick part: style, types, imports and the tests that need no servers
 	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -m "not servers and not slow" $(ARGS)

@@ -2,8 +2,7 @@
 
 Servers: Kafka and PostgreSQL of the environment (KAFKA_BOOTSTRAP_SERVERS; TUTORMAX_DATABASE_URL or POSTGRES_HOST) if
 named there, else embedded ones: Apache Kafka and an installed PostgreSQL where the machine has them, else the wheels.
-One of each serves a whole run (with `make test` a whole lane, see `LANES`); what keeps modules apart is a database and
-a topic prefix of their own.
+One of each serves the whole run; what keeps modules apart is a database and a topic prefix of their own.
 
 Hypothesis: HYPOTHESIS_PROFILE=quick (100 examples), ci (2,000, the default) or long (100,000). The figures are for the
 properties that compare with the oracle; a test that wants fewer says so itself.
@@ -33,8 +32,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 HERE = Path(__file__).parent
 SERVER_FIXTURES = {"kafka", "postgres", "empty_postgres"}
-LANES = {"flow": "flow", **dict.fromkeys(("batches", "embedded", "faults", "faust_contract", "postgres"), "servers")}
-"""Lanes of `make test`, which run side by side with servers of their own, by directory; all others are "pure"."""
+WITH_SERVERS = {"batches", "embedded", "faults", "faust_contract", "flow", "postgres"}
+"""Directories whose tests start servers or workers. `make test` has two lanes side by side, these and all others: more
+at a time would have them wait for each other beyond what they promise."""
 
 
 def pytest_report_header() -> str:
@@ -46,10 +46,11 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        needs_servers = SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if needs_servers:
             item.add_marker(pytest.mark.servers)
-        lane = LANES.get(item.path.relative_to(HERE).parts[0], "pure")
-        item.add_marker(pytest.mark.xdist_group(lane))
+        is_beside = not needs_servers and item.path.relative_to(HERE).parts[0] not in WITH_SERVERS
+        item.add_marker(pytest.mark.xdist_group("pure" if is_beside else "servers"))
 
 
 @pytest.fixture(scope="session")
