@@ -33,8 +33,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 HERE = Path(__file__).parent
 SERVER_FIXTURES = {"kafka", "postgres", "empty_postgres"}
 WITH_SERVERS = {"batches", "embedded", "faults", "faust_contract", "flow", "postgres"}
-"""Directories whose tests start servers or workers. `make test` has two lanes side by side, these and all others: more
-at a time would have them wait for each other beyond what they promise."""
+"""Directories whose tests start servers or workers. `make test` has two lanes side by side, these and all others."""
 
 
 def pytest_report_header() -> str:
@@ -44,6 +43,7 @@ def pytest_report_header() -> str:
         return f"servers: none, because {error}"
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         needs_servers = SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
