@@ -16,8 +16,16 @@ help: ## show this list
 demo: $(INSTALLED) ## the whole pipeline on an embedded Kafka and PostgreSQL, live; --once loads, audits and ends
 	@$(BIN)/tutormax-streams demo $(ARGS)
 
-test: $(INSTALLED) lint ## everything: style, types, imports, then all tests on real servers, in two lanes
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(ARGS)
+# Properties need a processor and servers mostly wait: side by side, unless options say what is wanted.
+test: $(INSTALLED) lint ## everything: style, types, imports, then all tests on real servers
+ifeq ($(ARGS),)
+	@log=$$(mktemp); nice -n 10 $(BIN)/pytest tests/models >"$$log" 2>&1 & beside=$$!; \
+	  trap 'kill $$beside 2>/dev/null; rm -f "$$log"' EXIT; trap 'exit 130' INT TERM; \
+	  failed=0; $(BIN)/pytest --ignore tests/models || failed=1; \
+	  echo "tests/models, beside them:"; wait $$beside || failed=1; cat "$$log"; exit $$failed
+else
+	$(BIN)/pytest $(ARGS)
+endif
 
 check: $(INSTALLED) lint ## the quick part: style, types, imports and the tests that need no servers
 	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -m "not servers and not slow" $(ARGS)

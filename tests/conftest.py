@@ -15,7 +15,6 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -30,10 +29,7 @@ settings.register_profile("ci", max_examples=2_000, deadline=None, suppress_heal
 settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-HERE = Path(__file__).parent
 SERVER_FIXTURES = {"kafka", "postgres", "empty_postgres"}
-WITH_SERVERS = {"batches", "embedded", "faults", "faust_contract", "flow", "postgres"}
-"""Directories whose tests start servers or workers. `make test` has two lanes side by side, these and all others."""
 
 
 def pytest_report_header() -> str:
@@ -43,14 +39,10 @@ def pytest_report_header() -> str:
         return f"servers: none, because {error}"
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        needs_servers = SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
-        if needs_servers:
+        if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.servers)
-        is_beside = not needs_servers and item.path.relative_to(HERE).parts[0] not in WITH_SERVERS
-        item.add_marker(pytest.mark.xdist_group("pure" if is_beside else "servers"))
 
 
 @pytest.fixture(scope="session")
