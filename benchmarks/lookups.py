@@ -24,7 +24,6 @@ from benchmarks.freshness import quantile, session_payload, tutor_id, tutor_payl
 from benchmarks.ground import Deployment, Ground, MeasuredWorker, prepare_database
 from benchmarks.memory import ready
 from tutormax_streams import kafka, topics
-from tutormax_streams.embedded.server import free_port
 from tutormax_streams.postgres.platform_tables import USERS_TABLE
 from tutormax_streams.topics import Topics
 from tutormax_streams.web.access import token_for
@@ -90,8 +89,7 @@ async def measure(deployment: Deployment, token: str, rate: int, seconds: float,
     headers = {"Authorization": f"Bearer {token}"}
     with deployment.worker("stream", "sink") as asked:
         await ready(asked)
-        elsewhere = {"TUTORMAX_DATA_DIR": str(deployment.directory / "other"), "TUTORMAX_WEB_PORT": str(free_port())}
-        deployment.environment.update(elsewhere)
+        deployment.environment["TUTORMAX_DATA_DIR"] = str(deployment.directory / "other")
         with deployment.worker("stream", "sink") as other:
             await ready(other)
             await ready(asked)
