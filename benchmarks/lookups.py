@@ -102,9 +102,12 @@ async def measure(deployment: Deployment, token: str, rate: int, seconds: float,
                     raise RuntimeError(f"tutors by worker: {[len(ids) for ids in owned.values()]}")
 
                 async def ask(kind: str, path: str, due: float) -> None:
-                    async with client.get(f"{asked.url}{path}") as response:
-                        await response.read()
-                        answers.statuses[f"{kind} {response.status}"] += 1
+                    try:
+                        async with client.get(f"{asked.url}{path}") as response:
+                            await response.read()
+                            answers.statuses[f"{kind} {response.status}"] += 1
+                    except (aiohttp.ClientError, TimeoutError) as failure:
+                        answers.statuses[f"{kind} {type(failure).__name__}"] += 1
                     answers.seconds[kind].append(time.perf_counter() - due)
 
                 intake = asyncio.create_task(_intake(deployment, tutors))
