@@ -127,7 +127,9 @@ def _values(names: dict[str, str]) -> dict[str, str]:
     return values
 
 
-_STATUS_VALUES: Final = _values(STATUS_NAMES)
+STATUS_VALUES: Final = _values(STATUS_NAMES)
+WINDOW_VALUES: Final = _values(WINDOW_NAMES)
+TIER_VALUES: Final = _values(TIER_NAMES)
 _ARCHETYPE_VALUES: Final = _values(ARCHETYPE_NAMES)
 _SESSION_TYPE_VALUES: Final = _values(SESSION_TYPE_NAMES)
 
@@ -164,7 +166,7 @@ def tutor_of(row: Sequence[Any]) -> Tutor:
         name=name,
         email=email,
         onboarding_us=onboarding,
-        status=_STATUS_VALUES.get(status, status),
+        status=STATUS_VALUES.get(status, status),
         subjects=tuple(subjects),
         education_level=education,
         location=location,

@@ -22,6 +22,7 @@ from models.breaker import Breaker
 from models.metrics import decode as decode_metrics
 from models.parsing import Parser
 from tables import entities, tutor_windows
+from tutormax_streams.backlog import Backlog
 from tutormax_streams.batches import Partitioner, Sender, attach_batches, batch_consumer, recovery_remaining
 from tutormax_streams.batches.shelves import LAYOUT, SharedMemory
 from tutormax_streams.epoch import Epoch
@@ -56,6 +57,8 @@ class Runtime:
     health: Health = field(default_factory=Health)
     apps: list[faust.App] = field(default_factory=list)
     stillness: list[Stillness] = field(default_factory=list)  # of each app
+    recovery: Backlog = field(default_factory=lambda: Backlog("recovery of tables"))
+    backlog: Backlog = field(default_factory=lambda: Backlog("backlog"))
 
     @property
     def topics(self) -> Topics:
@@ -72,8 +75,7 @@ class Runtime:
             for tp, position in consumer.positions().items() if consumer is not None else ():
                 topic = tp.topic
                 owned[topic] = owned.get(topic, 0) + 1
-                if position.end is not None:
-                    lag[topic] = lag.get(topic, 0) + max(0, position.end - (position.committed or 0))
+                lag[topic] = lag.get(topic, 0) + position.behind
                 if position.oldest_ms is not None:
                     age[topic] = max(age.get(topic, 0.0), (now_ms - position.oldest_ms) / 1000)
         for topic, partitions in owned.items():
@@ -89,8 +91,12 @@ class Runtime:
         self.stillness.append(Stillness(app, self.settings.watchdog_seconds, excused))
         self.health.watch(role, self.stillness[-1].reasons)
 
-    def stands_still(self) -> str | None:
-        """Why the worker should end."""
+    def look(self) -> str | None:
+        """About once a second: say how far long work has come. Answers why the worker should end, if it should."""
+        now = time.monotonic()
+        self.recovery.look(now, sum(recovery_remaining(app) for app in self.apps if app.tables and app.in_recovery))
+        positions = [p for app in self.apps if (c := batch_consumer(app)) is not None for p in c.positions().values()]
+        self.backlog.look(now, sum(position.behind for position in positions))
         return next((why for stillness in self.stillness if (why := stillness.judge())), None)
 
     def silences(self, app: faust.App) -> list[str]:
@@ -247,7 +253,7 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
         if app.rebalancing:
             found.append("the group is rebalancing")
         if app.in_recovery or not app.tables.actives_ready:
-            found.append(f"tables are being recovered, {recovery_remaining(app)} changelog records to go")
+            found.append(f"tables are being recovered: {runtime.recovery.progress or 'reading the changelogs'}")
         elif not step.complete:
             found.append("catching up with the log before publishing")
         skew = telemetry.value("clock_skew_seconds")

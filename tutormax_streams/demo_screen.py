@@ -277,4 +277,8 @@ def _changes(board: Board) -> RenderableType:
 
 
 def _links(board: Board) -> RenderableType:
-    return Text("\n").join(Text.assemble(" ", (f"{name} ", "dim"), link) for name, link in board.links.items())
+    # As hyperlinks, too: what the screen breaks over two lines can still be clicked.
+    return Text("\n").join(
+        Text.assemble(" ", (f"{name} ", "dim"), (link, f"link {link}" if link.startswith("http") else ""))
+        for name, link in board.links.items()
+    )

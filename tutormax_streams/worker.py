@@ -44,7 +44,7 @@ def _watchdog(runtime: Runtime, worker: faust.Worker, loop: asyncio.AbstractEven
         runtime.settings.watchdog_seconds,
         loop,
         crash=lambda failure: crash_soon(runtime.apps[0], failure),
-        judge=runtime.stands_still,
+        judge=runtime.look,
         thread_beats=lambda: [(f"the consumer's thread of {c.app.conf.id}", c.thread_beats()) for c in consumers()],
         thread_loops=lambda: [consumer.thread_loop() for consumer in consumers()],
         stopping=lambda: worker.should_stop or any(app.should_stop for app in runtime.apps),

@@ -16,6 +16,7 @@ from tutormax_streams.batches.crashpoints import POINTS
 
 SESSION_TIMEOUT_SECONDS = 10
 REACH_SECONDS = 20.0
+TIMES_FOR_ALL = 5  # so often a point is tried before never coming to it is a fault of the campaign
 
 
 @fault(
@@ -110,6 +111,10 @@ async def crash_at_points(run: Run) -> None:
     pairs = [pair(run.rng, number) for number in range(run.times)]
     await asyncio.gather(*(crash(worker, pairs[at :: len(run.workers)]) for at, worker in enumerate(run.workers)))
     await run.ready()
+    unreached = set(POINTS) - set(hit)
+    assert run.times < TIMES_FOR_ALL * len(POINTS) or not unreached, (
+        f"nobody ever came to {', '.join(sorted(unreached))}"
+    )
     run.notes["crashed at a point"] = sum(hit.values())
     run.notes |= {f"at '{point}'": count for point, count in hit.items()}
 

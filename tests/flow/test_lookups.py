@@ -11,13 +11,14 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import psycopg
 import pytest
 
 from tests.flow.driver import Deployment, eventually
 from tests.flow.processes import Worker
 from tests.flow.stories import Deploy
-from tests.oracle import DAY_US
+from tests.oracle import DAY_US, instant_us
 from tests.samples import feedback_payload, session_payload, tutor_payload
 from tutormax_streams.postgres.platform_tables import USERS_TABLE
 from tutormax_streams.web.access import token_for
@@ -138,15 +139,9 @@ def test_a_trend_is_what_the_oracle_says_of_each_day(looked_up: Deployment):
         assert status == 200
         assert len(body["days"]) == 30
         for day in body["days"]:
-            at_us = looked_up_us(day["as_of"])
+            at_us = instant_us(day["as_of"])
             expected = shown(oracle.metrics("t9", at_us)["7day"])
             assert {key: day[key] for key in expected} == expected, day["as_of"]
-
-
-def looked_up_us(text: str) -> int:
-    from tests.oracle import instant_us
-
-    return instant_us(text)
 
 
 def test_lists_are_complete_in_order_and_paged(looked_up: Deployment):
@@ -220,9 +215,34 @@ class Anything:
 ANY = Anything()
 
 
+async def test_a_socket_speaks_the_platforms_messages(looked_up: Deployment):
+    url = f"ws://127.0.0.1:{looked_up.workers[0].port}/ws/dashboard"
+    headers = {"Authorization": f"Bearer {token(STAFF)}"}
+    async with aiohttp.ClientSession(headers=headers) as client:
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+            await client.ws_connect(url, headers={"Origin": "https://elsewhere.example.org"})
+        async with client.ws_connect(url) as socket:
+            first = await socket.receive_json(timeout=10)
+            assert (first["type"], first["data"]["total_tutors"]) == ("analytics_update", TUTORS)
+            await socket.send_str("ping")
+            assert (await socket.receive_json(timeout=10))["data"] == {"pong": True}
+            now_us, number, update = time.time_ns() // 1000, 0, None
+            while update is None:  # the feed begins when its first listener comes
+                number += 1
+                assert number < 20
+                await looked_up.tell(("sessions", session_payload(f"ws-{number}", "t2", now_us - DAY_US, now_us)))
+                with contextlib.suppress(TimeoutError):
+                    update = await socket.receive_json(timeout=2)
+            assert update["type"] == "metrics_update"
+            assert update["data"]["tutor_id"] == "t2"
+            assert update["data"]["window"] in WINDOWS
+            assert set(update["data"]) >= {"tutor_name", "calculation_date", "performance_tier", *SHOWN}
+
+
 async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deployment):
-    """The last of this module: it kills a worker."""
+    """One worker is killed here: whatever follows has the other alone."""
     first, second = looked_up.workers
+    await looked_up.assert_right()  # rows are as of their last commit
     oracle = looked_up.oracle()
     second.kill()
     sources = set()

@@ -86,10 +86,12 @@ class BatchConsumer(Consumer):
             begun = set()
         # A partition may gain room at any moment: wait shortly when some had none.
         self.is_fetching = True
-        found = await self._thread.fetch(
-            begun, with_room, timeout if len(with_room) == len(active_partitions) else 0.05
-        )
-        self.is_fetching = False
+        try:
+            found = await self._thread.fetch(
+                begun, with_room, timeout if len(with_room) == len(active_partitions) else 0.05
+            )
+        finally:
+            self.is_fetching = False
         self.fetches += 1
         if not found:
             for tp in with_room:
@@ -324,9 +326,9 @@ class BatchConsumer(Consumer):
         """Never infer that something was acknowledged from a hole in what was delivered."""
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        await reached("committing")
         # A crash ends the consumer's thread at once: what is asked of it then is answered by "event loop is closed",
         # which would take the place of the reason and keep the rest of the worker from being stopped in order.
-        await reached("committing")
         if self._thread.should_stop or not await super()._commit(offsets):
             return False
         await reached("offsets committed")

@@ -21,6 +21,11 @@ class Position(NamedTuple):
     committable: int | None = None  # behind the last batch of the run that is done; None before the first
     under_way: int | None = None  # first offset of the oldest unfinished batch, where an agent has begun with it
 
+    @property
+    def behind(self) -> int:
+        """Records in the log that are not committed as done, as far as is known."""
+        return 0 if self.end is None else max(0, self.end - (self.committed or 0))
+
 
 class Taken(NamedTuple):
     """What becomes of fetched records."""

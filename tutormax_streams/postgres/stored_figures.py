@@ -11,28 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, LiteralString
 
-from models.rows import TIER_NAMES, WINDOW_NAMES
+from models.rows import STATUS_VALUES, TIER_NAMES, TIER_VALUES, WINDOW_NAMES, WINDOW_VALUES
 from tutormax_streams.postgres.database import Connection, Database
 
-TIER_VALUES: Final = {name: value for value, name in reversed(TIER_NAMES.items())}
-STATUS_VALUES: Final = {"ACTIVE": "active", "INACTIVE": "inactive", "CHURNED": "churned"}
-_WINDOW_VALUES: Final = {name: value for value, name in WINDOW_NAMES.items()}
-_FIGURES: Final[LiteralString] = (
-    "performance_tier, sessions_completed, avg_rating, first_session_success_rate, reschedule_rate, no_show_count,"
-    " engagement_score, learning_objectives_met_pct, response_time_avg_minutes"
-)
-SORTS: Final[tuple[LiteralString, ...]] = (
-    "tutor_id",
-    "tutor_name",
-    "sessions_completed",
-    "avg_rating",
-    "first_session_success_rate",
-    "reschedule_rate",
-    "no_show_count",
-    "engagement_score",
-    "learning_objectives_met_pct",
-    "response_time_avg_minutes",
-)
+_COLUMNS: Final[tuple[LiteralString, ...]] = (
+    "performance_tier", "sessions_completed", "avg_rating", "first_session_success_rate", "reschedule_rate",
+    "no_show_count", "engagement_score", "learning_objectives_met_pct", "response_time_avg_minutes",
+)  # fmt: skip
+_FIGURES: Final[LiteralString] = ", ".join(_COLUMNS)
+SORTS: Final[tuple[LiteralString, ...]] = ("tutor_id", "tutor_name", *_COLUMNS[1:])
+"""What a list may be sorted by: who it is, or a figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +120,16 @@ async def _tutors(connection: Connection, tutor_ids: Sequence[str]) -> dict[str,
     tutors: dict[str, StoredTutor] = {}
     for tutor_id, name, status, window, as_of_us, *figures in await found.fetchall():
         known = tutors.get(tutor_id) or StoredTutor(tutor_id, name, STATUS_VALUES.get(status, status), None, {})
-        if window in _WINDOW_VALUES:
+        if window in WINDOW_VALUES:
             oldest = as_of_us if known.as_of_us is None else min(known.as_of_us, as_of_us)
-            windows = {**known.windows, _WINDOW_VALUES[window]: _named(figures)}
+            windows = {**known.windows, WINDOW_VALUES[window]: _named(figures)}
             known = StoredTutor(tutor_id, name, known.status, oldest, windows)
         tutors[tutor_id] = known
     return tutors
 
 
 def _named(figures: Sequence[Any]) -> dict[str, Any]:
-    row = dict(zip(_FIGURES.split(", "), figures, strict=True))
+    row = dict(zip(_COLUMNS, figures, strict=True))
     return {**row, "performance_tier": TIER_VALUES.get(row["performance_tier"], row["performance_tier"])}
 
 

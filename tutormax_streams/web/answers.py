@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from models import metrics
 from models.metrics import TIER_THRESHOLDS, MetricsUpdated, WindowMetrics
+from tutormax_streams.postgres.stored_figures import StoredTutor
 
 WINDOWS: Final = tuple(metrics.WINDOW_DAYS)
 USUAL_WINDOW: Final = "30day"
@@ -44,7 +45,7 @@ class Found:
     tutor_name: str
     tutor_status: str | None
     source: Literal["stream", "database"]
-    as_of_us: int
+    as_of_us: int | None  # None: there are no figures
     windows: Mapping[str, Mapping[str, Any]]
     declines: Mapping[str, Any] | None = None  # not stored in rows
 
@@ -62,8 +63,13 @@ class Found:
             declines={name: getattr(declines, name) for name in declines.__struct_fields__},
         )
 
-    def age_seconds(self, now_us: int) -> float:
-        return max(0.0, (now_us - self.as_of_us) / 1e6)
+    @classmethod
+    def of_rows(cls, stored: StoredTutor) -> Found:
+        """What is committed."""
+        return cls(stored.tutor_id, stored.name, stored.status, "database", stored.as_of_us, stored.windows)
+
+    def age_seconds(self, now_us: int) -> float | None:
+        return None if self.as_of_us is None else max(0.0, (now_us - self.as_of_us) / 1e6)
 
 
 def figures(window: WindowMetrics) -> dict[str, Any]:
@@ -84,19 +90,26 @@ def shown(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def as_of(found: Found) -> str | None:
+    return None if found.as_of_us is None else metrics.utc_text(found.as_of_us)
+
+
+def age(found: Found, now_us: int) -> float | None:
+    """Seconds, to the millisecond."""
+    seconds = found.age_seconds(now_us)
+    return None if seconds is None else round(seconds, 3)
+
+
 def provenance(found: Found, now_us: int) -> dict[str, Any]:
-    return {
-        "source": found.source,
-        "as_of": metrics.utc_text(found.as_of_us),
-        "age_seconds": round(found.age_seconds(now_us), 3),
-    }
+    """Where the figures come from, and how old they are."""
+    return {"source": found.source, "as_of": as_of(found), "age_seconds": age(found, now_us)}
 
 
 def metrics_answer(found: Found, window: str, now_us: int) -> dict[str, Any]:
     """`GET /tutors/{id}/metrics`."""
     head = {"success": True, "tutor_id": found.tutor_id, "tutor_name": found.tutor_name, "window": window}
     row = found.windows.get(window)
-    if row is None:
+    if row is None or found.as_of_us is None:
         message = f"No metrics found for window {window}"
         return {**head, "metrics": None, "message": message, "timestamp": naive(now_us), "source": found.source}
     return {
@@ -142,7 +155,7 @@ def performance_answer(found: Found, now_us: int) -> dict[str, Any]:
             name: {**shown(row), "flags": flags(row)} if (row := found.windows.get(name)) else None for name in WINDOWS
         },
         "declines_7day_vs_30day": found.declines,
-        "calculation_date": naive(found.as_of_us),
+        "calculation_date": None if found.as_of_us is None else naive(found.as_of_us),
         "timestamp": naive(now_us),
         **provenance(found, now_us),
     }

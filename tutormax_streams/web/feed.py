@@ -45,11 +45,14 @@ class Message:
 
     event: str  # "metrics", "tier" or "reset"
     data: bytes
-    positions: tuple[int, ...] = ()  # behind it, by partition
+    positions: tuple[int, ...] = ()  # behind its record, by partition
+    is_last: bool = True  # of its record
 
     @property
     def id(self) -> str:
-        return ".".join(map(str, self.positions))
+        """Where to go on after it; empty if more of the same record follows, so that it is told once more rather than
+        never."""
+        return ".".join(map(str, self.positions)) if self.is_last else ""
 
 
 RESET: Final = Message("reset", b"{}")
@@ -119,7 +122,7 @@ class Feed:
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
-        if self._reading is None or self._reading.done():
+        if self._reading is None:
             self._reading = asyncio.create_task(self._read())
         try:
             yield listener
@@ -133,14 +136,16 @@ class Feed:
             listener.dropped.set()
         if self._leaving is not None:
             self._leaving.cancel()
+        reading = self._reading
         self._stop()
-        if self._reading is not None:
+        if reading is not None:
             with contextlib.suppress(asyncio.CancelledError):
-                await self._reading
+                await reading
 
     def _stop(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
+            self._reading = None
         self._messages.clear()
         self._floor = None
 
@@ -152,11 +157,12 @@ class Feed:
         floor = self._floor
         if floor is None or len(seen) != len(floor) or any(at < low for at, low in zip(seen, floor, strict=True)):
             return [RESET]
-        return [
+        missed = [
             message
             for message in self._messages
             if any(position > at for position, at in zip(message.positions, seen, strict=True))
         ]
+        return missed if len(missed) <= QUEUE // 2 else [RESET]
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -204,12 +210,13 @@ class Feed:
             update = metrics.decode(value)
         except msgspec.DecodeError:
             return  # a stranger's record; flush has told of it
-        for event, data in standings.news(update):
-            if self._floor is None:
-                continue
-            message = Message(event, orjson.dumps(data), tuple(positions))
+        told = standings.news(update)
+        if self._floor is None:
+            return
+        for number, (event, data) in enumerate(told, start=1):
             if len(self._messages) == REMEMBERED:
                 self._floor = self._messages[0].positions
+            message = Message(event, orjson.dumps(data), tuple(positions), number == len(told))
             self._messages.append(message)
             for listener in self._listeners:
                 listener.tell(message)

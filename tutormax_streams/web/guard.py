@@ -19,7 +19,7 @@ from tutormax_streams.web.answers import error
 logger = logging.getLogger(__name__)
 
 COOKIE: Final = "tutormax_token"
-OPEN: Final = frozenset({"/livez", "/readyz", "/startupz", "/metrics", "/version", "/dashboard", "/session"})
+OPEN: Final = frozenset({"/livez", "/readyz", "/metrics", "/version", "/dashboard", "/session"})
 OPEN_BELOW: Final = ("/static/",)
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -99,3 +99,15 @@ def guard(access: Access, limiter: Limiter, clock: Callable[[], int]) -> Callabl
         return response
 
     return middleware
+
+
+def staff_only(request: web.Request) -> None:
+    """Raises 403 for everybody else."""
+    if not request[USER].is_staff:
+        raise web.HTTPForbidden
+
+
+def only_allowed(request: web.Request, *tutor_ids: str) -> None:
+    """Raises 403 for who may not read all of these tutors."""
+    if not all(request[USER].may_read(tutor_id) for tutor_id in tutor_ids):
+        raise web.HTTPForbidden

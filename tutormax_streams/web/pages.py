@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tutormax_streams.web.access import Access, Closed, Refused, bearer
 from tutormax_streams.web.answers import error
-from tutormax_streams.web.guard import COOKIE
+from tutormax_streams.web.guard import COOKIE, USER
 
 STATIC: Final = Path(str(resources.files("tutormax_streams.web").joinpath("static")))
 LONGEST_SIGNED_IN_SECONDS: Final = 12 * 3600
@@ -24,6 +24,20 @@ def attach(app: faust.App, access: Access, clock: Callable[[], int]) -> None:
     @app.page("/dashboard", name="dashboard")
     async def dashboard(_: Any, request: Any) -> Any:
         return web.FileResponse(STATIC / "dashboard.html", headers={"Cache-Control": "no-cache"})
+
+    @app.page("/whoami", name="whoami")
+    async def whoami(_: Any, request: Any) -> Any:
+        """Who is signed in, and what they may read."""
+        user = request[USER]
+        return web.json_response(
+            {
+                "success": True,
+                "user_id": user.user_id,
+                "full_name": user.full_name,
+                "is_staff": user.is_staff,
+                "tutor_id": user.tutor_id,
+            }
+        )
 
     class Session(faust.web.View):
         """`POST` with a bearer token sets the cookie that browsers need; `DELETE` takes it away."""

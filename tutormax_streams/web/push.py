@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import faust
@@ -14,11 +15,12 @@ from aiohttp import WSMsgType, web
 from agents.ports import SinkUnavailable
 from tutormax_streams.web.answers import naive
 from tutormax_streams.web.feed import Feed, Listener, Message
-from tutormax_streams.web.guard import HEADERS, USER
+from tutormax_streams.web.guard import HEADERS, staff_only
 
 HEARTBEAT_SECONDS: Final = 15.0
 LONGEST_WRITE_SECONDS: Final = 10.0
 MOST_CLIENT_BYTES: Final = 4096
+LONGEST_SECONDS: Final = 15 * 60.0  # then the client comes back, and is asked again who it is
 
 Totals = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -33,7 +35,7 @@ class Push:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """`GET /events`: `metrics`, `tier` and `reset`, as they happen; `Last-Event-ID` goes on where it left off."""
-        _staff_only(request)
+        staff_only(request)
         response = web.StreamResponse(
             headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
         )
@@ -47,7 +49,7 @@ class Push:
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """`GET /ws/dashboard`: the platform's messages as JSON texts; `ping` is answered by an `analytics_update`."""
-        _staff_only(request)
+        staff_only(request)
         _same_origin(request)
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MOST_CLIENT_BYTES)
         await socket.prepare(request)
@@ -93,11 +95,12 @@ class Push:
         await asyncio.wait_for(socket.send_str(text), LONGEST_WRITE_SECONDS)
 
 
-async def _messages(listener: Listener) -> Any:
-    """What to tell, and None when nothing was for a while; ends when the listener is dropped."""
+async def _messages(listener: Listener) -> AsyncIterator[Message | None]:
+    """What to tell, and None when nothing was for a while; ends when the listener is dropped or has long been here."""
+    ends_at = time.monotonic() + LONGEST_SECONDS
     dropped = asyncio.ensure_future(listener.dropped.wait())
     try:
-        while not dropped.done():
+        while not dropped.done() and time.monotonic() < ends_at:
             getting = asyncio.ensure_future(listener.queue.get())
             await asyncio.wait({getting, dropped}, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if getting.done():
@@ -113,13 +116,8 @@ async def _messages(listener: Listener) -> Any:
 def _sse(message: Message | None) -> bytes:
     if message is None:
         return b": still here\n\n"
-    identity = f"id: {message.id}\n" if message.positions else ""
+    identity = f"id: {message.id}\n" if message.id else ""
     return f"{identity}event: {message.event}\ndata: ".encode() + message.data + b"\n\n"
-
-
-def _staff_only(request: web.Request) -> None:
-    if not request[USER].is_staff:
-        raise web.HTTPForbidden
 
 
 def _same_origin(request: web.Request) -> None:

@@ -18,6 +18,7 @@ from tutormax_streams.web import lookups, pages, push
 from tutormax_streams.web.access import Access, User
 from tutormax_streams.web.feed import Feed
 from tutormax_streams.web.guard import Limiter, guard
+from tutormax_streams.web.lists import Lists
 from tutormax_streams.web.lookups import Lookups
 from tutormax_streams.web.owners import Owners
 from tutormax_streams.web.push import Push
@@ -55,10 +56,11 @@ def serve(
         "middlewares": [guard(access, Limiter(settings.web_rate_per_minute), clock)],
         "client_max_size": MOST_REQUEST_BYTES,
     }
+    lists = Lists(stored, clock)
     answering = Lookups(Owners(app, step, settings.kafka_partitions, unsure), stored, clock, telemetry)
     feed = Feed(settings, Topics.of(settings).metrics, settings.kafka_partitions)
-    lookups.attach(app, answering)
-    push.attach(app, Push(feed, answering.totals, clock))
+    lookups.attach(app, answering, lists)
+    push.attach(app, Push(feed, lists.totals, clock))
     pages.attach(app, access, clock)
 
     async def close(*_: Any, **__: Any) -> None:

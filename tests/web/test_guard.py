@@ -1,0 +1,99 @@
+"""What every request passes: limits, headers, the shape of refusals; a real server without a stream behind it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from tests.web.test_access import KEY, STAFF, Users, signed
+from tutormax_streams.web.access import Access
+from tutormax_streams.web.guard import COOKIE, HEADERS, USER, Limiter, guard
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_bucket_is_emptied_and_refills_steadily():
+    clock = Clock()
+    limiter = Limiter(60, clock)
+    assert [limiter.wait_seconds(1) for _ in range(60)] == [0.0] * 60
+    assert limiter.wait_seconds(1) == 1.0
+    assert limiter.wait_seconds(2) == 0.0, "each subject has its own"
+    clock.now = 2.5
+    assert [limiter.wait_seconds(1) for _ in range(3)] == [0.0, 0.0, 0.5]
+    clock.now = 1000.0
+    assert [limiter.wait_seconds(1) for _ in range(61)][-2:] == [0.0, 1.0]
+    assert not any(Limiter(0, clock).wait_seconds(1) for _ in range(1000))
+
+
+async def name(request: web.Request) -> web.Response:
+    return web.Response(text=str(request[USER].full_name))
+
+
+async def broken(request: web.Request) -> web.Response:
+    raise ValueError("with a secret in it")
+
+
+async def big(request: web.Request) -> web.Response:
+    return web.Response(text=str(len(await request.read())))
+
+
+@pytest.fixture
+async def client():
+    middleware = guard(Access(KEY, Users()), Limiter(3), lambda: 1_764_504_000_000_000)
+    app = web.Application(middlewares=[middleware], client_max_size=10)
+    app.add_routes([web.get("/name", name), web.get("/broken", broken), web.post("/big", big), web.get("/livez", big)])
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+BEARER = {"Authorization": f"Bearer {signed({'sub': str(STAFF.user_id)})}"}
+
+
+async def test_a_token_in_a_header_or_in_the_cookie_lets_in(client: TestClient[web.Request, web.Application]):
+    assert await (await client.get("/name", headers=BEARER)).text() == "Grace"
+    cookie = {"Cookie": f"{COOKIE}={BEARER['Authorization'].removeprefix('Bearer ')}"}
+    assert await (await client.get("/name", headers=cookie)).text() == "Grace"
+    refused = await client.get("/name")
+    assert refused.status == 401
+    assert refused.headers["WWW-Authenticate"] == "Bearer"
+    assert (await client.get("/livez")).status == 200
+
+
+async def test_every_answer_has_the_headers_and_every_refusal_the_shape(
+    client: TestClient[web.Request, web.Application], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.CRITICAL)
+    found = [
+        await client.get("/nowhere", headers=BEARER),
+        await client.post("/name", headers=BEARER),
+        await client.get("/broken", headers=BEARER),
+    ]
+    assert [answer.status for answer in found] == [404, 405, 500]
+    for answer in found:
+        assert await answer.json() == {
+            "success": False,
+            "error": (await answer.json())["error"],
+            "timestamp": "2025-11-30T12:00:00",
+        }
+        assert "secret" not in await answer.text()
+    assert found[1].headers["Allow"] == "GET,HEAD"
+    for answer in [*found, await client.get("/livez")]:
+        assert {header: answer.headers[header] for header in HEADERS} == HEADERS
+
+
+async def test_too_many_and_too_large_requests_are_refused(client: TestClient[web.Request, web.Application]):
+    assert (await client.post("/big", headers=BEARER, data=b"x" * 10)).status == 200
+    assert (await client.post("/big", headers=BEARER, data=b"x" * 11)).status == 413
+    await client.get("/name", headers=BEARER)
+    refused = await client.get("/name", headers=BEARER)
+    assert refused.status == 429
+    assert int(refused.headers["Retry-After"]) == 20
+    assert (await client.get("/livez")).status == 200
