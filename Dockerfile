@@ -25,7 +25,7 @@ VOLUME /var/lib/tutormax
 USER 10001
 EXPOSE 6066
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.getenv(\"TUTORMAX_WEB_PORT\") or 6066}/livez', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.getenv(\"TUTORMAX_HEALTH_PORT\") or os.getenv(\"TUTORMAX_WEB_PORT\") or 6066}/livez', timeout=4)"]
 # SIGTERM drains and ends within 30 s; give it that long: docker stop --time 35.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tutormax-streams"]

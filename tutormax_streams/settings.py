@@ -5,18 +5,22 @@ Each field is followed by what an operator can do with it; `tutormax-streams set
 
 from __future__ import annotations
 
+import re
 import socket
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import ProgrammingError, conninfo
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Role = Literal["stream", "sink"]
+
+ORIGIN: Final = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
+"""As browsers write it: no path, no user, no default port."""
 
 
 class Settings(BaseSettings):
@@ -94,7 +98,7 @@ class Settings(BaseSettings):
     )
     """TUTORMAX_NAIVE_TIMEZONE: zone of times that carry none."""
     web_host: str = Field(default="0.0.0.0", validation_alias=AliasChoices("TUTORMAX_WEB_HOST", "web_host"))  # noqa: S104
-    """TUTORMAX_WEB_HOST: address that health and metrics are served on."""
+    """TUTORMAX_WEB_HOST: address that everything is served on."""
     web_port: Annotated[int, Field(ge=1, le=65535)] = Field(
         default=6066, validation_alias=AliasChoices("TUTORMAX_WEB_PORT", "web_port")
     )
@@ -107,6 +111,14 @@ class Settings(BaseSettings):
         default=1200.0, validation_alias=AliasChoices("TUTORMAX_WEB_RATE_PER_MINUTE", "web_rate_per_minute")
     )
     """TUTORMAX_WEB_RATE_PER_MINUTE: lookups that one user may make in a minute, per worker; 0: as many as they like."""
+    web_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), validation_alias=AliasChoices("TUTORMAX_WEB_CORS_ORIGINS", "web_cors_origins")
+    )
+    """TUTORMAX_WEB_CORS_ORIGINS: pages of which other origins may ask, as https://host:port, separated by commas; none."""
+    health_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, validation_alias=AliasChoices("TUTORMAX_HEALTH_PORT", "health_port")
+    )
+    """TUTORMAX_HEALTH_PORT: of TUTORMAX_WEB_HOST, for health and metrics alone; on the web port when unset."""
     secret_key: SecretStr | None = None
     """SECRET_KEY: what the platform signs its tokens with; lookups and the dashboard stay closed without it."""
     breaker_bad_pct: Annotated[float, Field(ge=0, le=100)] = Field(
@@ -156,6 +168,34 @@ class Settings(BaseSettings):
     def _some_role(cls, value: tuple[Role, ...]) -> tuple[Role, ...]:
         if not value:
             raise ValueError("name at least one of stream, sink")
+        return value
+
+    @field_validator("web_cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(dict.fromkeys(part.strip().lower() for part in value.split(",") if part.strip()))
+        return value
+
+    @field_validator("web_cors_origins")
+    @classmethod
+    def _exact_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "*" in value:
+            raise ValueError("name each origin: with * any page on the web could ask with the session of who visits it")
+        for origin in value:
+            usual = origin.endswith(":443" if origin.startswith("https:") else ":80")
+            if usual or not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: write https://host or https://host:port, without a path"
+                    " and without the usual port"
+                )
+        return value
+
+    @field_validator("health_port")
+    @classmethod
+    def _port_of_its_own(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value == info.data.get("web_port"):
+            raise ValueError("must differ from TUTORMAX_WEB_PORT; leave it unset to have health and metrics there")
         return value
 
     @field_validator("naive_timezone")

@@ -43,17 +43,23 @@ def check_machine(settings: Settings) -> None:
                 "one of this worker's own",
                 CONFIGURATION,
             ) from exc
+    _check_port(settings.web_host, settings.web_port, "lookups, health and metrics", "TUTORMAX_WEB_PORT")
+    if settings.health_port is not None:
+        _check_port(settings.web_host, settings.health_port, "health and metrics", "TUTORMAX_HEALTH_PORT")
+
+
+def _check_port(host: str, port: int, what: str, variable: str) -> None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.web_host, settings.web_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as exc:
         raise Refused(
-            f"health and metrics cannot be served on {settings.web_host}:{settings.web_port} ({exc.strerror}): set "
-            "TUTORMAX_WEB_HOST and TUTORMAX_WEB_PORT to an address of this machine and a port of this worker's own",
+            f"{what} cannot be served on {host}:{port} ({exc.strerror}): set TUTORMAX_WEB_HOST and {variable} to an "
+            "address of this machine and a port of this worker's own",
             CONFIGURATION,
         ) from exc
 

@@ -9,6 +9,7 @@ import sys
 
 import faust
 import uvloop
+from mode import Service
 
 from tutormax_streams import kafka, logs, memory, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
@@ -78,12 +79,19 @@ def run(settings: Settings) -> int:
         apps.append(create_stream_app(runtime, web=True))
     if "sink" in settings.roles:
         apps.append(create_sink_app(runtime, web=not apps))
-    health.attach(apps[0], runtime.health, runtime.telemetry, runtime.refresh)
+    probes = health.probes(runtime.health, runtime.telemetry, runtime.refresh)
+    beside: list[Service] = []
+    if settings.health_port is None:
+        health.attach(apps[0], probes)
+    else:
+        beside.append(health.HealthServer(probes, settings.web_host, settings.health_port, loop=loop))
     for app in apps:
         app.finalize()
     memory.spare_the_collector()
     memory.attach(apps[0])
-    worker = faust.Worker(apps[0], *apps[1:], loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
+    worker = faust.Worker(
+        apps[0], *beside, *apps[1:], loop=loop, quiet=True, override_logging=False, redirect_stdouts=False
+    )
     logger.info("worker %s starts with roles %s", settings.instance_id, ", ".join(settings.roles))
     watchdog = _watchdog(runtime, worker, loop)
     watchdog.start()

@@ -132,8 +132,9 @@ def test_the_image_runs_our_command_as_nobody_special() -> None:
     assert int(grace.removesuffix("s")) > 30, "a worker may take 30 s to drain"
 
 
+@pytest.mark.parametrize("variable", ["TUTORMAX_WEB_PORT", "TUTORMAX_HEALTH_PORT"])
 @pytest.mark.parametrize(("path", "healthy"), [("/livez", True), ("/elsewhere", False)])
-def test_the_image_asks_livez_on_the_port_that_the_worker_has(path: str, healthy: bool) -> None:
+def test_the_image_asks_livez_on_the_port_that_the_worker_has(path: str, healthy: bool, variable: str) -> None:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == path else 404)
@@ -146,7 +147,7 @@ def test_the_image_asks_livez_on_the_port_that_the_worker_has(path: str, healthy
         threading.Thread(target=server.handle_request, daemon=True).start()
         done = subprocess.run(
             [sys.executable, *command[1:]],
-            env=os.environ | {"TUTORMAX_WEB_PORT": str(server.server_port)},
+            env=os.environ | {"TUTORMAX_WEB_PORT": "1", variable: str(server.server_port)},
             capture_output=True,
             timeout=30,
             check=False,
