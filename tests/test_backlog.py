@@ -50,3 +50,15 @@ def test_it_is_logged_now_and_then_while_it_is_much(caplog: pytest.LogCaptureFix
     for second in range(100, 200):
         backlog.look(second, LARGE_RECORDS - 1)
     assert not caplog.records
+
+
+def test_how_much_remained_at_most_and_how_long_it_will_take():
+    backlog = Backlog("recovery of tables")
+    assert (backlog.remaining, backlog.most, backlog.seconds_left) == (0, 0, None)
+    backlog.look(0, 800)
+    backlog.look(1, 1_000)
+    assert (backlog.remaining, backlog.most, backlog.seconds_left) == (1_000, 1_000, None), "it grows"
+    backlog.look(2, 600)
+    assert (backlog.remaining, backlog.most, backlog.seconds_left) == (600, 1_000, 6.0)
+    backlog.look(3, 0)
+    assert (backlog.remaining, backlog.most, backlog.seconds_left) == (0, 0, None)

@@ -37,6 +37,8 @@ from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.topics import RAW, Topics
 from tutormax_streams.web import serving
 from tutormax_streams.web.health import Health
+from tutormax_streams.web.members import Members
+from tutormax_streams.web.worker_state import WorkerState, lags
 
 MOST_SKEW_SECONDS = 5.0
 
@@ -59,6 +61,13 @@ class Runtime:
     stillness: list[Stillness] = field(default_factory=list)  # of each app
     recovery: Backlog = field(default_factory=lambda: Backlog("recovery of tables"))
     backlog: Backlog = field(default_factory=lambda: Backlog("backlog"))
+    breakers: dict[str, Breaker] = field(default_factory=dict)  # by topic
+    holding: Holding | None = None  # of the sink
+    held: Callable[[], dict[int, bool]] | None = None  # partitions of the tables -> whether they are answered from
+    state: WorkerState = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.state = WorkerState(self)
 
     @property
     def topics(self) -> Topics:
@@ -66,23 +75,12 @@ class Runtime:
 
     def refresh(self) -> None:
         """Bring the gauges about positions up to date."""
-        now_ms = self.clock() / 1000
-        lag: dict[str, float] = {}
-        age: dict[str, float] = {}
-        owned: dict[str, int] = {}
-        for app in self.apps:
-            consumer = batch_consumer(app)
-            for tp, position in consumer.positions().items() if consumer is not None else ():
-                topic = tp.topic
-                owned[topic] = owned.get(topic, 0) + 1
-                lag[topic] = lag.get(topic, 0) + position.behind
-                if position.oldest_ms is not None:
-                    age[topic] = max(age.get(topic, 0.0), (now_ms - position.oldest_ms) / 1000)
-        for topic, partitions in owned.items():
-            self.telemetry.set("owned_partitions", partitions, topic=topic)
-            self.telemetry.set("lag_records", lag.get(topic, 0), topic=topic)
-            self.telemetry.set("lag_seconds", age.get(topic, 0), topic=topic)
-        self.telemetry.set("oldest_uncommitted_seconds", max(age.values(), default=0))
+        found = lags(self.apps, self.clock() / 1000)
+        for topic, lag in found.items():
+            self.telemetry.set("owned_partitions", len(lag.partitions), topic=topic)
+            self.telemetry.set("lag_records", lag.records, topic=topic)
+            self.telemetry.set("lag_seconds", lag.seconds, topic=topic)
+        self.telemetry.set("oldest_uncommitted_seconds", max((lag.seconds for lag in found.values()), default=0))
         recovering = [app for app in self.apps if app.tables and app.in_recovery]
         self.telemetry.set("recovery_remaining", sum(map(recovery_remaining, recovering)))
 
@@ -90,6 +88,14 @@ class Runtime:
         """Have it watched that the app's work goes on, unless `excused` explains why that of a topic does not."""
         self.stillness.append(Stillness(app, self.settings.watchdog_seconds, excused))
         self.health.watch(role, self.stillness[-1].reasons)
+        self.health.watch_start(role, lambda: self._not_started(app))
+
+    def _not_started(self, app: faust.App) -> list[str]:
+        if not app.rebalancing_count:
+            return ["has not joined its consumer group yet"]
+        if app.tables and (app.in_recovery or not app.tables.actives_ready):
+            return [f"tables are being recovered: {self.recovery.progress or 'reading the changelogs'}"]
+        return ["has not been given its partitions yet"] if app.rebalancing else []
 
     def look(self) -> str | None:
         """About once a second: say how far long work has come. Answers why the worker should end, if it should."""
@@ -97,6 +103,8 @@ class Runtime:
         self.recovery.look(now, sum(recovery_remaining(app) for app in self.apps if app.tables and app.in_recovery))
         positions = [p for app in self.apps if (c := batch_consumer(app)) is not None for p in c.positions().values()]
         self.backlog.look(now, sum(position.behind for position in positions))
+        self.health.look(now)
+        self.state.look()
         return next((why for stillness in self.stillness if (why := stillness.judge())), None)
 
     def silences(self, app: faust.App) -> list[str]:
@@ -244,7 +252,16 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
     )
     aggregate.attach(app, topics.facts, step)
     if web:
-        serving.serve(app, settings, step, telemetry, runtime.clock, unsure=lambda: runtime.silences(app))
+        serving.serve(
+            app,
+            settings,
+            step,
+            telemetry,
+            runtime.clock,
+            unsure=lambda: runtime.silences(app),
+            state=runtime.state,
+            members=Members(settings, runtime.apps),
+        )
 
     def reasons() -> list[str]:
         if batch_consumer(app) is None or not app.assignor.assigned_actives():
@@ -262,8 +279,13 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
         found += [f"breaker of topic {name} is open" for name, b in breakers.items() if b.state == "open"]
         return found
 
+    def held() -> dict[int, bool]:
+        owned = windows.table.owned_partitions()
+        return {p: (shard := step.shards.get(p)) is not None and shard.publishing for p in owned}
+
+    runtime.held = held
     runtime.health.watch("stream", reasons)
-    breaker_of = {raw[name]: breaker for name, breaker in breakers.items()}
+    breaker_of = runtime.breakers = {raw[name]: breaker for name, breaker in breakers.items()}
     runtime.look_after("stream", app, lambda topic: topic in breaker_of and breaker_of[topic].state == "open")
     return app
 
@@ -274,10 +296,12 @@ def create_sink_app(runtime: Runtime, *, web: bool = False) -> faust.App:
     app = _create_app(
         runtime, settings.sink_group, [topics.enriched, topics.metrics], [topics.enriched, topics.metrics], web
     )
+    if web:
+        serving.serve_state(app, settings, runtime.clock, runtime.state, Members(settings, runtime.apps))
     database = Database(settings.conninfo)
     sender = Sender(app)
     letters = DeadLetterBox(topics, sender, LogReader(settings))
-    holding = Holding(telemetry)
+    holding = runtime.holding = Holding(telemetry)
     persist.attach(
         app,
         topics.enriched,

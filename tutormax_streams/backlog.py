@@ -19,18 +19,32 @@ class Backlog:
         self.what = what
         self._seen: deque[tuple[float, int]] = deque()
         self._said = float("-inf")
+        self.most = 0  # records that remained at once since nothing did
 
     def look(self, now: float, remaining: int) -> None:
         """So many records remain."""
         if not remaining:
             self._seen.clear()
+            self.most = 0
             return
+        self.most = max(self.most, remaining)
         self._seen.append((now, remaining))
         while self._seen[0][0] < now - LOOKBACK_SECONDS:
             self._seen.popleft()
         if remaining >= LARGE_RECORDS and now - self._said >= SAY_SECONDS and len(self._seen) > 1:
             self._said = now
             logger.info("%s: %s", self.what, self.progress)
+
+    @property
+    def remaining(self) -> int:
+        """Records, as of the last look."""
+        return self._seen[-1][1] if self._seen else 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until nothing remains, at the pace of the last half minute; None while it does not shrink."""
+        rate = self.records_per_second
+        return self.remaining / rate if rate > 0 else None
 
     @property
     def records_per_second(self) -> float:

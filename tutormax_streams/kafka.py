@@ -218,6 +218,12 @@ async def group_has_members(admin: AIOKafkaAdminClient, group: str) -> bool:
     return state not in ("Empty", "Dead", "")
 
 
+async def group_members(admin: AIOKafkaAdminClient, group: str) -> list[bytes]:
+    """What each member told the group when it joined."""
+    (response,) = await _coordinated(lambda: admin.describe_consumer_groups([group]))
+    return [metadata for _id, _client, _host, metadata, _assignment in response.groups[0][5]]
+
+
 async def _coordinated(call: Callable[[], Awaitable[T]]) -> T:
     """A broker that has just started looks for coordinators, and makes the topic of offsets, in its own time."""
     async for attempt in AsyncRetrying(

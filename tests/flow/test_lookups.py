@@ -205,6 +205,31 @@ def test_a_tutor_reads_itself_staff_everyone_and_strangers_nothing(looked_up: De
         assert ask(worker, "/livez", None)[0] == 200
 
 
+async def test_the_state_of_operations_names_every_worker_and_every_partition_once(looked_up: Deployment):
+    for worker in looked_up.workers:
+        status, body = await asyncio.to_thread(ask, worker, "/operations/state")
+        assert (status, body["asked"]) == (200, worker.name)
+        assert [(told["name"], told["answers"]) for told in body["workers"]] == [
+            (name, True) for name in sorted(worker.name for worker in looked_up.workers)
+        ]
+        partitions = looked_up.settings.kafka_partitions
+        assert [entry["partition"] for entry in body["partitions"]] == list(range(partitions))
+        assert {entry["state"] for entry in body["partitions"]} == {"serving"}
+        for told in body["workers"]:
+            owned = [entry["partition"] for entry in body["partitions"] if entry["owner"] == told["name"]]
+            assert owned == told["tables"]["partitions"] == told["tables"]["serving"] != []
+            assert all(role["ready"] for role in told["readiness"].values()), told
+            assert told["started"]
+        for topic in (looked_up.topics.validated, looked_up.topics.facts, looked_up.topics.enriched):
+            assert body["topics"][topic]["partitions"] == partitions, "each is read by exactly one worker"
+        assert body["freshness"]["events"] > 0
+        assert 0 < body["freshness"]["p50_seconds"] <= body["freshness"]["p99_seconds"] < 60
+        assert (body["sink"]["workers"], body["sink"]["waiting"]) == (2, [])
+        assert (body["all_well"], body["problems"]) == (True, [])
+        assert ask(worker, "/operations/state", TUTOR)[0] == 403
+        assert ask(worker, "/operations/state", None)[0] == 401
+
+
 class Anything:
     def __eq__(self, other: object) -> bool:
         return True
@@ -245,6 +270,10 @@ async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deploym
     await looked_up.assert_right()  # rows are as of their last commit
     oracle = looked_up.oracle()
     second.kill()
+    silent = (await asyncio.to_thread(ask, first, "/operations/state"))[1]
+    assert [(told["name"], told["answers"]) for told in silent["workers"]] == [(first.name, True), (None, False)]
+    assert any("no answer" in problem["text"] for problem in silent["problems"])
+    assert "no answer" in {entry["state"] for entry in silent["partitions"]}
     sources = set()
     began = time.monotonic()
     while time.monotonic() < began + 40:

@@ -19,7 +19,9 @@ from tutormax_streams.web.answers import error
 logger = logging.getLogger(__name__)
 
 COOKIE: Final = "tutormax_token"
-OPEN: Final = frozenset({"/livez", "/readyz", "/metrics", "/version", "/dashboard", "/session"})
+OPEN: Final = frozenset(
+    {"/livez", "/readyz", "/startupz", "/metrics", "/version", "/dashboard", "/operations", "/session"}
+)
 OPEN_BELOW: Final = ("/static/",)
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",

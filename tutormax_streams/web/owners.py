@@ -51,6 +51,11 @@ class Owners:
             raise NotHere
         return partition
 
+    def urls(self) -> dict[int, str]:
+        """The worker that holds each partition of the tables, as of the last rebalance."""
+        topic = self._step.windows.table.changelog_name
+        return {p: url for url, topics in self._app.assignor.tables_metadata().items() for p in topics.get(topic, ())}
+
     def url(self, tutor_id: str) -> URL | None:
         """The worker that holds the tutor's state, as of the last rebalance; None if it is this one or unknown."""
         topic = self._step.windows.table.changelog_name

@@ -1,4 +1,4 @@
-"""Everything that a worker with the tables serves over HTTP beside health and metrics, put together."""
+"""Everything that a worker serves over HTTP beside health and metrics, put together."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from tutormax_streams.postgres.stored_figures import StoredFigures
 from tutormax_streams.settings import Settings
 from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.topics import Topics
-from tutormax_streams.web import lookups, pages, push
+from tutormax_streams.web import lookups, operations, pages, push
 from tutormax_streams.web.access import Access, User
 from tutormax_streams.web.feed import Feed
 from tutormax_streams.web.guard import Limiter, guard
 from tutormax_streams.web.lists import Lists
 from tutormax_streams.web.lookups import Lookups
+from tutormax_streams.web.members import Members
+from tutormax_streams.web.operations import Operations
 from tutormax_streams.web.owners import Owners
 from tutormax_streams.web.push import Push
+from tutormax_streams.web.worker_state import WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +39,46 @@ def serve(
     telemetry: Telemetry,
     clock: Callable[[], int],
     unsure: Callable[[], list[str]],
+    state: WorkerState,
+    members: Members,
 ) -> None:
     """Add it to `app`, whose web server must not have been touched yet. `unsure`: see `Owners`."""
+    stored, access = _guarded(app, settings, clock)
+    lists = Lists(stored, clock)
+    owners = Owners(app, step, settings.kafka_partitions, unsure)
+    answering = Lookups(owners, stored, clock, telemetry)
+    operating = Operations(state, members, owners.urls, settings.kafka_partitions, clock)
+    feed = Feed(settings, Topics.of(settings).metrics, settings.kafka_partitions)
+    lookups.attach(app, answering, lists)
+    push.attach(app, Push(feed, lists.totals, clock))
+    pages.attach(app, access, clock)
+    operations.attach(app, operating, pages.STATIC)
+
+    async def close(*_: Any, **__: Any) -> None:
+        # Before the web server stops: it would wait a minute for clients that never hang up.
+        await feed.close()
+        await answering.close()
+        await operating.close()
+
+    app.on_before_shutdown.connect(close)
+
+
+def serve_state(
+    app: faust.App, settings: Settings, clock: Callable[[], int], state: WorkerState, members: Members
+) -> None:
+    """What a worker without tables serves: its state, and what it knows of the others. As for `serve`."""
+    _guarded(app, settings, clock)
+    operating = Operations(state, members, dict, settings.kafka_partitions, clock)
+    operations.attach(app, operating, None)
+
+    async def close(*_: Any, **__: Any) -> None:
+        await operating.close()
+
+    app.on_before_shutdown.connect(close)
+
+
+def _guarded(app: faust.App, settings: Settings, clock: Callable[[], int]) -> tuple[StoredFigures, Access]:
+    """Put the guard before everything that `app` serves: committed rows, and who may read them."""
     database = Database(settings.conninfo, size=SESSIONS, application_name="tutormax-streams-lookups")
     stored = StoredFigures(database)
 
@@ -56,17 +97,9 @@ def serve(
         "middlewares": [guard(access, Limiter(settings.web_rate_per_minute), clock)],
         "client_max_size": MOST_REQUEST_BYTES,
     }
-    lists = Lists(stored, clock)
-    answering = Lookups(Owners(app, step, settings.kafka_partitions, unsure), stored, clock, telemetry)
-    feed = Feed(settings, Topics.of(settings).metrics, settings.kafka_partitions)
-    lookups.attach(app, answering, lists)
-    push.attach(app, Push(feed, lists.totals, clock))
-    pages.attach(app, access, clock)
 
     async def close(*_: Any, **__: Any) -> None:
-        # Before the web server stops: it would wait a minute for clients that never hang up.
-        await feed.close()
-        await answering.close()
         await database.close()
 
     app.on_before_shutdown.connect(close)
+    return stored, access
