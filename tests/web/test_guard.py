@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from tests.web.test_access import KEY, STAFF, Users, signed
 from tutormax_streams.web.access import Access
+from tutormax_streams.web.cors import Cors
 from tutormax_streams.web.guard import COOKIE, HEADERS, USER, Limiter, guard
 
 
@@ -47,7 +48,7 @@ async def big(request: web.Request) -> web.Response:
 
 @pytest.fixture
 async def client():
-    middleware = guard(Access(KEY, Users()), Limiter(3), lambda: 1_764_504_000_000_000)
+    middleware = guard(Access(KEY, Users()), Limiter(3), lambda: 1_764_504_000_000_000, Cors())
     app = web.Application(middlewares=[middleware], client_max_size=10)
     app.add_routes([web.get("/name", name), web.get("/broken", broken), web.post("/big", big), web.get("/livez", big)])
     async with TestClient(TestServer(app)) as client:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from tutormax_streams.web.access import Access, Closed, Refused, User, bearer
 from tutormax_streams.web.answers import error
+from tutormax_streams.web.cors import Cors
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +63,17 @@ class Limiter:
         return 0.0
 
 
-def guard(access: Access, limiter: Limiter, clock: Callable[[], int]) -> Callable[..., Awaitable[web.StreamResponse]]:
+def guard(
+    access: Access, limiter: Limiter, clock: Callable[[], int], cors: Cors
+) -> Callable[..., Awaitable[web.StreamResponse]]:
     """The middleware. `clock` gives microseconds since 1970."""
 
     def refuse(status: int, detail: str, **headers: str) -> web.Response:
         return web.json_response(error(detail, clock()), status=status, headers=headers)
 
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if (preflight := cors.preflight(request)) is not None:
+            return preflight
         if request.path in OPEN or request.path.startswith(OPEN_BELOW):
             return await handler(request)
         try:

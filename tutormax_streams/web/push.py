@@ -14,6 +14,7 @@ from aiohttp import WSMsgType, web
 
 from agents.ports import SinkUnavailable
 from tutormax_streams.web.answers import naive
+from tutormax_streams.web.cors import Cors
 from tutormax_streams.web.feed import Feed, Listener, Message
 from tutormax_streams.web.guard import HEADERS, staff_only
 
@@ -28,8 +29,9 @@ Totals = Callable[[], Awaitable[dict[str, Any]]]
 class Push:
     """The handlers. `totals` gives the payload of `analytics_update`; `clock` microseconds since 1970."""
 
-    def __init__(self, feed: Feed, totals: Totals, clock: Callable[[], int]) -> None:
+    def __init__(self, feed: Feed, totals: Totals, clock: Callable[[], int], cors: Cors) -> None:
         self._feed = feed
+        self._cors = cors
         self._totals = totals
         self._clock = clock
 
@@ -50,7 +52,7 @@ class Push:
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """`GET /ws/dashboard`: the platform's messages as JSON texts; `ping` is answered by an `analytics_update`."""
         staff_only(request)
-        _same_origin(request)
+        self._known_origin(request)
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MOST_CLIENT_BYTES)
         await socket.prepare(request)
         async with self._feed.listen() as listener:
@@ -83,6 +85,12 @@ class Push:
                 elif message.event == "reset":
                     await self._send(socket, "analytics_update", await self._known_totals())
         await socket.close()  # too slow, or gone
+
+    def _known_origin(self, request: web.Request) -> None:
+        """Browsers send cookies with sockets that other pages open, and ask nobody before."""
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.partition("://")[2] != request.host and not self._cors.allows(origin):
+            raise web.HTTPForbidden
 
     async def _known_totals(self) -> dict[str, Any]:
         try:
@@ -118,13 +126,6 @@ def _sse(message: Message | None) -> bytes:
         return b": still here\n\n"
     identity = f"id: {message.id}\n" if message.id else ""
     return f"{identity}event: {message.event}\ndata: ".encode() + message.data + b"\n\n"
-
-
-def _same_origin(request: web.Request) -> None:
-    """Browsers send cookies with sockets that other pages open."""
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2] != request.host:
-        raise web.HTTPForbidden
 
 
 def attach(app: faust.App, push: Push) -> None:

@@ -16,6 +16,7 @@ from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.topics import Topics
 from tutormax_streams.web import lookups, operations, pages, push
 from tutormax_streams.web.access import Access, User
+from tutormax_streams.web.cors import Cors
 from tutormax_streams.web.feed import Feed
 from tutormax_streams.web.guard import Limiter, guard
 from tutormax_streams.web.lists import Lists
@@ -50,7 +51,7 @@ def serve(
     operating = Operations(state, members, owners.urls, settings.kafka_partitions, clock)
     feed = Feed(settings, Topics.of(settings).metrics, settings.kafka_partitions)
     lookups.attach(app, answering, lists)
-    push.attach(app, Push(feed, lists.totals, clock))
+    push.attach(app, Push(feed, lists.totals, clock, Cors(settings.web_cors_origins)))
     pages.attach(app, access, clock)
     operations.attach(app, operating, pages.STATIC)
 
@@ -93,10 +94,13 @@ def _guarded(app: faust.App, settings: Settings, clock: Callable[[], int]) -> tu
     access = Access(secret_key, user)
     if access.closed_because:
         logger.warning("lookups and the dashboard are closed: %s", access.closed_because)
+    cors = Cors(settings.web_cors_origins)
     app.conf.web_application_options = {
-        "middlewares": [guard(access, Limiter(settings.web_rate_per_minute), clock)],
+        "middlewares": [guard(access, Limiter(settings.web_rate_per_minute), clock, cors)],
         "client_max_size": MOST_REQUEST_BYTES,
     }
+    server: Any = app.web
+    server.web_app.on_response_prepare.append(cors.on_prepare)
 
     async def close(*_: Any, **__: Any) -> None:
         await database.close()
