@@ -25,7 +25,7 @@ import msgspec
 from agents import reading
 from agents.ports import Clock, DeadLetters, Sender, Telemetry
 from models import metrics, wire
-from models.facts import Barrier
+from models.facts import Barrier, newest_us
 from models.metrics import EngagementMode, MetricsUpdated
 from tables.tutor_windows import TutorWindows
 from tutormax_streams.batches import RecordBatch, Revoked, crash_soon, drive
@@ -53,6 +53,7 @@ class Tutor(msgspec.Struct, gc=False):
     news: int = 0  # events since the last publication
     fresh_us: int = 0  # its place in the queue of those with news
     oldest_ms: int | None = None
+    settled_us: int = 0  # from when on its figures are worth an alert
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class Shard:
     catch_up_to: int
     as_of_us: int
     position: int = 0
+    settled_us: int = 0  # as of its tutors
     gate_open: bool = False
     enumerated: bool = False
     tutors: dict[str, Tutor] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Shard:
         fresh = self.fresh and (idle or self.fresh[0][0] <= now_us)
         return self.enumerated and not fresh and not (self.due and self.due[0][0] <= now_us)
 
-    def tell(self, tutor_id: str, time_ms: int, now_us: int) -> None:
+    def tell(self, tutor_id: str, time_ms: int, now_us: int) -> Tutor:
         """There is news of a tutor, an event of Kafka time `time_ms` (0: unknown)."""
         tutor = self.tutors.get(tutor_id)
         if tutor is None:
@@ -96,6 +98,7 @@ class Shard:
         if tutor.news == 1 or at_us < tutor.fresh_us:
             tutor.fresh_us = at_us
             heapq.heappush(self.fresh, (at_us, tutor_id))
+        return tutor
 
     def schedule(self, tutor_id: str, at_us: int) -> None:
         """A tutor is due then. Mostly it is put off, and keeps its place until that comes up: one place a tutor."""
@@ -108,7 +111,8 @@ class Shard:
     def next_due(self, now_us: int, idle: bool = False) -> str | None:
         """The tutor who may be published by now and has waited longest, or None. `idle`: patience is over."""
         while True:
-            queue = self.fresh if self.fresh and (not self.due or self.fresh[0] < self.due[0]) else self.due
+            is_due = bool(self.due) and (self.due[0][0] <= now_us or not idle)
+            queue = self.fresh if self.fresh and (not is_due or self.fresh[0] < self.due[0]) else self.due
             if not queue:
                 return None
             at_us, tutor_id = queue[0]
@@ -155,6 +159,7 @@ class Aggregate:
     needs_barriers: int  # how many partitions of `validated` must have passed; 0 if the epoch began empty
     mode: EngagementMode
     note_assignment: Callable[[int], Awaitable[Assignment]]
+    settle_us: int = 30 * SECOND_US  # news older than that is no news: for so long after it figures are not settled
     on_failure: Callable[[BaseException], None] | None = None
     shards: dict[int, Shard] = field(default_factory=dict)
     _beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -167,11 +172,16 @@ class Aggregate:
         incoming = [fact for pack in packs for fact in pack]
         confirmations = await self.windows.absorb(batch.partition, incoming)
         now_us = self.clock()
+        settled_us, old_us = now_us + self.settle_us, now_us - self.settle_us
         for fact in incoming:
             if isinstance(fact, Barrier):
                 shard.gate_open = shard.gate_open or self._all_passed(batch.partition)
             else:
-                shard.tell(fact.tutor_id, fact.time_ms, now_us)
+                tutor = shard.tell(fact.tutor_id, fact.time_ms, now_us)
+                if newest_us(fact) < old_us:  # history flows in
+                    tutor.settled_us = settled_us
+                if fact.time_ms * 1000 < old_us:  # we are behind, with everybody
+                    shard.settled_us = settled_us
         shard.position = batch.last + 1
         self._last_batch_us = now_us
         return confirmations + refusals
@@ -191,6 +201,7 @@ class Aggregate:
                 noted = await self.note_assignment(partition)
                 as_of_us = max(noted.last_as_of_us, shard.as_of_us if shard is not None else 0)
                 shard = Shard(partition, writer, noted.log_end, as_of_us, noted.committed)
+                shard.settled_us = self.clock() + self.settle_us
                 shard.gate_open = not self.needs_barriers or self._all_passed(partition)
                 self.shards[partition] = shard
         return shard
@@ -262,6 +273,8 @@ class Aggregate:
         tutor.published_us, tutor.news, tutor.oldest_ms = now_us, 0, None
         change = self.windows.tutor(shard.partition, tutor_id).next_change(update.as_of_us)
         refresh = now_us + REFRESH_SECONDS * SECOND_US
+        if not update.is_settled and (update.events or tutor.settled_us > now_us):
+            refresh = max(tutor.settled_us, shard.settled_us)  # then it is told what all this has come to
         shard.schedule(tutor_id, refresh if change is None else min(change, refresh))
         future = await self.send.send(
             self.metrics_topic, metrics.encode(update), key=tutor_id.encode(), partition=shard.partition
@@ -299,6 +312,8 @@ class Aggregate:
             tutor_status=standing.status if standing else None,
             oldest_event_time_ms=tutor.oldest_ms if tutor else None,
             events=tutor.news if tutor else 0,
+            recent=tutor_facts.recent(as_of_us),
+            is_settled=tutor is not None and max(tutor.settled_us, shard.settled_us) <= as_of_us,
         )
 
 

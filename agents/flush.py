@@ -1,13 +1,16 @@
 """Flush: a tutor's newest windows become three rows of tutor_performance_metrics.
 
 Of several records of a tutor only the one with the greatest fence is written; the database refuses an older one in
-the same transaction. It must never move an offset before the rows are committed.
+the same transaction. It must never move an offset before the rows are committed. Alerts that the rows gave rise to are
+sent afterwards, and stay owed in PostgreSQL until the broker has them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,16 +19,18 @@ import msgspec
 
 from agents import reading
 from agents.holding import Holder
-from agents.ports import Clock, DeadLetters, MetricRows, MetricsFlushed, Telemetry
-from models import metrics
+from agents.ports import Clock, DeadLetters, MetricRows, MetricsFlushed, Sender, Telemetry
+from models import alerts, metrics
+from models.alerts import Alert
 from models.events import Origin
 from models.metrics import Head, MetricsUpdated
-from tutormax_streams.batches import Gathering, RecordBatch, drive
+from tutormax_streams.batches import Gathering, Partitioner, RecordBatch, drive
 
 logger = logging.getLogger(__name__)
 
 MOST_RECORDS = 4_000  # per transaction, before coalescing by tutor
 RETRY_PARKED_SECONDS = 5.0
+TELL_AGAIN_SECONDS = 10.0
 
 
 class Newest(NamedTuple):
@@ -40,7 +45,10 @@ class Newest(NamedTuple):
 class Flush:
     """The step for topic `metrics`, and the writer beside it."""
 
+    alerts_topic: str
+    tutor_partition: Partitioner
     rows: MetricRows
+    send: Sender
     dead_letters: DeadLetters
     clock: Clock
     telemetry: Telemetry
@@ -87,9 +95,25 @@ class Flush:
             await (await self.dead_letters.refuse_event(origin, metrics.encode(update), reason, detail))
         if outcome.fenced:
             logger.warning("%s records of metrics refused: a newer one is stored", outcome.fenced)
+        if outcome.alerts:
+            await self._tell(outcome.alerts)
+
+    async def _tell(self, told: Sequence[Alert]) -> None:
+        by_partition: dict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
+        for alert in told:
+            by_partition[self.tutor_partition(alert.tutor_id)].append((alert.tutor_id.encode(), alerts.encode(alert)))
+            self.telemetry.count("alerts", kind=alert.kind)
+        confirmations = []
+        for partition, items in by_partition.items():
+            confirmations += [future for future, _ in await self.send.send_run(self.alerts_topic, partition, items)]
+        await asyncio.gather(*confirmations)
+        await self.hold.until_available(lambda: self.rows.told_alerts(told))
 
     async def retry_parked(self) -> None:
-        """Rows of tutors who were unknown are tried again."""
+        """Rows of tutors who were unknown are tried again; and what a worker was to tell, and died before, is told."""
+        await self._settle(
+            await self.hold.until_available(lambda: self.rows.untold_alerts(TELL_AGAIN_SECONDS, MOST_RECORDS))
+        )
         await self._settle(await self.hold.until_available(lambda: self.rows.retry_parked(MOST_RECORDS)))
 
 

@@ -20,6 +20,7 @@ from models.versions import digest
 from tutormax_streams.audit import audit
 from tutormax_streams.embedded import EmbeddedPostgres
 from tutormax_streams.postgres import schema
+from tutormax_streams.postgres.alerting import Judge
 from tutormax_streams.postgres.database import Database
 from tutormax_streams.postgres.loads import Loader
 from tutormax_streams.postgres.metric_rows import MetricsWriter
@@ -100,7 +101,7 @@ async def run(url: str, audit_tutors: int) -> None:
         await schema.ensure_platform_tables(connection)
         await schema.ensure_side_tables(connection)
     async with Database(url) as database:
-        records, metrics = RecordWriter(database, lambda: T), MetricsWriter(database)
+        records, metrics = RecordWriter(database, lambda: T), MetricsWriter(database, Judge(lambda: T, 5.0))
         await records.write(tutors())
         print(f"  {'':<44}{'rows/CPU-s':>12}{'rows/s':>12}")
         for size in (200, 500, 1000):

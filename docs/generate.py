@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import typer
 
-from models import metrics, rules
+from models import alerts, metrics, rules
 from models.facts import FeedbackPart, SessionFact, SessionPart
 from models.fates import LATER_REASONS, REASONS
 from models.metrics import Declines, MetricsUpdated, WindowMetrics
@@ -43,7 +43,7 @@ TOPIC_CONTENT: Final = {
     "facts": ("partition of `tutor_id`", "what windows must know, addressed to tutors, packed"),
     "metrics": ("`tutor_id`", "`metrics.updated`: a tutor's three windows; JSON"),
     "persisted": ("`tutor_id`", "`record.persisted`: a row was committed; JSON"),
-    "alerts": ("`tutor_id`", "reserved; nothing writes to it yet"),
+    "alerts": ("`tutor_id`", "what somebody should hear of: `tier.changed`, `alert.raised` and others; JSON"),
     "dead-letter": ("the record's own", "refused records, bytes intact, the reason in headers"),
     "control": ("`TUTORMAX_APP_ID`", "the epoch of the state; JSON"),
     "tutormax-stream-entities-changelog": ("home id + writer", "table `entities`: winning versions by home"),
@@ -64,6 +64,9 @@ RECORD_FIELDS: Final = {
     "declines_7day_vs_30day": "the 30-day figure minus the 7-day figure: positive is worse",
     "oldest_event_time_ms": "Kafka time of the oldest event first counted in this record; null if there is none",
     "events": "how many events are first counted in this record; 0 for a refresh",
+    "poor_first_sessions_7day": "first sessions of the last 7 days rated below 3 or more than 10 minutes late",
+    "reschedules_14day_count": "sessions of the last 14 days that the tutor moved",
+    "is_settled": "false while history flows in: figures on their way, of which no alert is made",
 }
 WINDOW_FIELDS: Final = {
     "window": "its name",
@@ -266,7 +269,9 @@ def _wire_type(hint: Any) -> str:
         return " or ".join(_wire_type(argument) for argument in get_args(hint))
     if get_origin(hint) is Literal:
         return f"`{get_args(hint)[0]}`"
-    names = {str: "string", int: "whole number", float: "number", type(None): "null"}
+    if get_origin(hint) is tuple:
+        return "array"
+    names = {str: "string", bool: "boolean", int: "whole number", float: "number", type(None): "null"}
     return names.get(hint, "object")
 
 
@@ -289,6 +294,25 @@ def record_example() -> str:
     )  # fmt: skip
     update.windows.pop("30day"), update.windows.pop("90day")
     return "```json\n" + msgspec.json.format(metrics.encode(update), indent=2).decode() + "\n```"
+
+
+def thresholds() -> str:
+    """The bounds of alerts."""
+    rows = []
+    for bounds in alerts.BOUNDS:
+        sign = "≤" if bounds.more_is_better else "≥"
+        rows.append([f"`{bounds.name}`", f"{sign} {bounds.warning:g}", f"{sign} {bounds.critical:g}"])
+    return table(["figure", "warning", "critical"], rows)
+
+
+def alert_example() -> str:
+    """An alert made by the code."""
+    alert = alerts.AlertRaised(
+        id="tutor_00001/alert.raised/3", sequence=3, tutor_id="tutor_00001", tutor_name="Ada Example",
+        as_of=metrics.utc_text(1_769_860_800_000_000), window=alerts.WINDOW, figure="avg_rating_stars",
+        severity="critical", old_severity="warning", value=2.9, threshold=alerts.BOUNDS[0].critical,
+    )  # fmt: skip
+    return "```json\n" + msgspec.json.format(alerts.encode(alert), indent=2).decode() + "\n```"
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------
@@ -323,6 +347,8 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "window-fields": window_fields,
     "decline-fields": decline_fields,
     "record-example": record_example,
+    "thresholds": thresholds,
+    "alert-example": alert_example,
     "speed": speed,
 }
 

@@ -182,6 +182,15 @@ def newer(a: _Part | None, b: _Part | None) -> _Part | None:
     return a if a.version_us == b.version_us and a.digest >= b.digest else b
 
 
+def newest_us(fact: Fact) -> int:
+    """When the newest thing that a fact tells was said, by its own version time."""
+    if isinstance(fact, SessionFact):
+        session, feedback = fact.session, fact.feedback
+        said_us = 0 if session is None else session.version_us
+        return said_us if feedback is None or feedback.version_us < said_us else feedback.version_us
+    return fact.event.version_us if isinstance(fact, EventFact) else fact.standing.version_us
+
+
 def merge(a: Remembered, b: Remembered) -> Remembered:
     """Merge what is remembered under one key (law 2). Raises `TypeError` for values of different kinds."""
     if isinstance(a, SessionParts) and isinstance(b, SessionParts):

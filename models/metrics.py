@@ -86,6 +86,24 @@ class Declines(msgspec.Struct, frozen=True, gc=False):
     sessions_per_week_frac: float | None  # the same as a share of the 30-day figure; None where that is 0
 
 
+class PoorFirstSession(msgspec.Struct, frozen=True, gc=False):
+    """A first session that was rated below 3, or began more than 10 minutes late (contract §9)."""
+
+    session_id: str
+    rating_stars: int | None  # None: not rated
+    is_late: bool
+
+
+class Recent(NamedTuple):
+    """What alerts look at beyond the windows."""
+
+    poor_first_sessions: tuple[PoorFirstSession, ...] = ()  # of the last 7 days
+    reschedules: int = 0  # of the last 14 days
+
+
+NOTHING_RECENT: Final = Recent()
+
+
 class MetricsUpdated(msgspec.Struct, frozen=True, tag_field="type", tag="metrics.updated"):
     """The public record of topic ``metrics``: all that is known of one tutor's windows as of one instant.
 
@@ -104,6 +122,9 @@ class MetricsUpdated(msgspec.Struct, frozen=True, tag_field="type", tag="metrics
     declines: Declines = msgspec.field(name="declines_7day_vs_30day")
     oldest_event_time_ms: int | None = None  # Kafka time of the oldest raw event first published with this record
     events: int = 0  # how many events were first published with it
+    poor_first_sessions_7day: tuple[PoorFirstSession, ...] = ()
+    reschedules_14day_count: int = 0
+    is_settled: bool = True  # False while history flows in: a figure on its way, not news
     version: Literal[1] = 1
 
     @property
@@ -289,6 +310,8 @@ def metrics_updated(
     tutor_status: str | None = None,
     oldest_event_time_ms: int | None = None,
     events: int = 0,
+    recent: Recent = NOTHING_RECENT,
+    is_settled: bool = True,
 ) -> MetricsUpdated:
     """The record of a tutor's three windows as of `as_of_us`, what follows from them filled in."""
     return MetricsUpdated(
@@ -303,6 +326,9 @@ def metrics_updated(
         declines=declines(windows),
         oldest_event_time_ms=oldest_event_time_ms,
         events=events,
+        poor_first_sessions_7day=recent.poor_first_sessions,
+        reschedules_14day_count=recent.reschedules,
+        is_settled=is_settled,
     )
 
 

@@ -40,6 +40,8 @@ from models.metrics import (
     ENGAGEMENT_MODES,
     WINDOW_DAYS,
     EngagementMode,
+    PoorFirstSession,
+    Recent,
     WindowInputs,
     WindowMetrics,
     engagement_readings,
@@ -55,7 +57,8 @@ _LONGEST_US: Final = max(_SPANS_US.values())
 
 # What a session fact counts for, one bit each; a fact takes a byte in each of two columns.
 _SCHEDULED, _COMPLETED, _NO_SHOW, _RESCHEDULED, _ON_TIME, _KNOWN, _MET, _FIRST = (1 << bit for bit in range(8))
-_RATED, _FIRST_RATED, _FIRST_SUCCEEDED = (1 << bit for bit in range(3))
+_RATED, _FIRST_RATED, _FIRST_SUCCEEDED, _FIRST_POOR = (1 << bit for bit in range(4))
+_POOR_RATING = 3  # below it
 
 
 def _selector(bit: int) -> bytes:
@@ -79,6 +82,8 @@ _RATING_SELECTORS: Final = {
     "first_rated": _selector(_FIRST_RATED),
     "first_succeeded": _selector(_FIRST_SUCCEEDED),
 }
+_LATE_FIRST: Final = bytes(marks & (_FIRST | _ON_TIME) == _FIRST for marks in range(256))
+_POOR_FIRST: Final = _selector(_FIRST_POOR)
 
 
 class TutorFacts:
@@ -158,6 +163,10 @@ class TutorFacts:
             windows[window] = window_metrics(window, self._metric_ids[window], inputs, mode, login_known=login_known)
         return windows
 
+    def recent(self, t_us: int) -> Recent:
+        """Poor first sessions of the 7 days before `t_us`, in the order of their starts, and reschedules of 14."""
+        return self._sessions.recent(t_us)
+
     def next_change(self, t_us: int) -> int | None:
         """The smallest instant after `t_us` at which time alone moves a fact into or out of a window; None if never.
 
@@ -207,6 +216,8 @@ def _line(session_id: str, session: SessionPart | None, feedback: FeedbackPart |
         rating_marks = _RATED
         if ours and session.is_first:
             rating_marks |= _FIRST_RATED | _FIRST_SUCCEEDED if rating >= 4 else _FIRST_RATED
+            if rating < _POOR_RATING:
+                rating_marks |= _FIRST_POOR
     return (session.start_us, session_id, session_marks, rating_marks, rating, score)
 
 
@@ -280,6 +291,20 @@ class _Sessions:
                 scores = [score for score in scores if not isnan(score)]
             counts = {name: column.count(1, within) for name, column in columns.items()}
             yield counts, sum(self._ratings[low:high]), scores
+
+    def recent(self, t_us: int) -> Recent:
+        fortnight, week, high = (bisect_left(self.starts, t_us - days * DAY_US) for days in (14, 7, 0))
+        reschedules = self._session_marks[fortnight:high].translate(_SESSION_SELECTORS["rescheduled"]).count(1)
+        late = self._session_marks[week:high].translate(_LATE_FIRST)
+        poor = self._rating_marks[week:high].translate(_POOR_FIRST)
+        if 1 not in late and 1 not in poor:
+            return Recent((), reschedules)
+        found = [
+            PoorFirstSession(self._ids[week + index], self._ratings[week + index] or None, bool(is_late))
+            for index, (is_late, is_poor) in enumerate(zip(late, poor, strict=True))
+            if is_late or is_poor
+        ]
+        return Recent(tuple(found), reschedules)
 
 
 class _Events:

@@ -27,6 +27,7 @@ from tutormax_streams.batches import Partitioner, Sender, attach_batches, batch_
 from tutormax_streams.batches.shelves import LAYOUT, SharedMemory
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.kafka import LogReader, tls_context
+from tutormax_streams.postgres.alerting import Judge
 from tutormax_streams.postgres.database import Database
 from tutormax_streams.postgres.metric_rows import MetricsWriter
 from tutormax_streams.postgres.records import RecordWriter
@@ -249,6 +250,7 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
         partitions if runtime.epoch.origin == "database" else 0,
         settings.engagement_mode,
         note_assignment,
+        int(settings.alert_settle_seconds * 1e6),
     )
     aggregate.attach(app, topics.facts, step)
     if web:
@@ -314,8 +316,9 @@ def create_sink_app(runtime: Runtime, *, web: bool = False) -> faust.App:
         app,
         topics.metrics,
         flush.Flush(
-            MetricsWriter(database), letters, runtime.clock, telemetry, holding("flush"),
-            settings.flush_interval_seconds,
+            topics.alerts, Partitioner(settings.kafka_partitions),
+            MetricsWriter(database, Judge(runtime.clock, settings.alert_hysteresis_pct)), sender, letters,
+            runtime.clock, telemetry, holding("flush"), settings.flush_interval_seconds,
         ),
     )  # fmt: skip
 

@@ -89,6 +89,14 @@ class Settings(BaseSettings):
         default=1.0, validation_alias=AliasChoices("TUTORMAX_FLUSH_INTERVAL_SECONDS", "flush_interval_seconds")
     )
     """TUTORMAX_FLUSH_INTERVAL_SECONDS: at most one flush of metrics in this time."""
+    alert_hysteresis_pct: Annotated[float, Field(ge=0, le=50)] = Field(
+        default=5.0, validation_alias=AliasChoices("TUTORMAX_ALERT_HYSTERESIS_PCT", "alert_hysteresis_pct")
+    )
+    """TUTORMAX_ALERT_HYSTERESIS_PCT: an alert is cleared when its figure is better than the threshold by that much of it."""
+    alert_settle_seconds: Annotated[float, Field(ge=1, le=900)] = Field(
+        default=30.0, validation_alias=AliasChoices("TUTORMAX_ALERT_SETTLE_SECONDS", "alert_settle_seconds")
+    )
+    """TUTORMAX_ALERT_SETTLE_SECONDS: no alerts for so long after news that were older than that: history flows in."""
     engagement_mode: Literal["normalized", "upstream"] = Field(
         default="normalized", validation_alias=AliasChoices("TUTORMAX_ENGAGEMENT_MODE", "engagement_mode")
     )

@@ -35,6 +35,7 @@ METRICS: Final[dict[str, Metric]] = {
     "rows": Metric(Counter, "Rows of entities written, by kind.", ("kind",)),
     "flushed_tutors": Metric(Counter, "Tutors whose three rows of metrics were written."),
     "fenced": Metric(Counter, "Records of metrics refused because a newer one was stored."),
+    "alerts": Metric(Counter, "Alerts sent, by kind; one that is told again counts again.", ("kind",)),
     "parked": Metric(Counter, "Rows parked because a parent was missing.", ("what",)),
     "unparked": Metric(Counter, "Parked rows written after all.", ("what",)),
     "sink_retries": Metric(Counter, "Writes tried again because PostgreSQL was unavailable.", ("sink",)),

@@ -16,6 +16,7 @@ from faust.types import TP
 
 from agents.holding import Holding
 from agents.ports import Owed, Persisted, SinkUnavailable
+from models.alerts import Alert
 from models.events import KIND_OF, Enriched, Origin
 from models.metrics import MetricsUpdated
 from tests.samples import NOW_US
@@ -190,6 +191,7 @@ class Written:
     fenced: int = 0
     parked: int = 0
     unparked: int = 0
+    alerts: list[Alert] = field(default_factory=list)
     owed: Owed = field(default_factory=lambda: Owed((), ()))
 
 
@@ -203,6 +205,8 @@ class Tables:
     refuses: Callable[[Any], bool] = lambda thing: False
     owes: Callable[[Any], bool] = lambda persisted: False  # as if the row had been parked
     told_rows: list[Any] = field(default_factory=list)
+    gives_rise_to: Callable[[MetricsUpdated], Sequence[Alert]] = lambda update: ()
+    outbox: list[Alert] = field(default_factory=list)
     writes: int = 0
 
     async def write(self, batch: Sequence[Any]) -> Written:
@@ -242,6 +246,8 @@ class Tables:
         else:
             self.metrics[update.tutor_id] = entry
             outcome.written.append(update.tutor_id)
+            outcome.alerts += self.gives_rise_to(update)
+            self.outbox += self.gives_rise_to(update)
 
     async def retry_parked(self, limit: int) -> Written:
         return Written()
@@ -254,6 +260,12 @@ class Tables:
 
     async def untold(self, seconds: float, limit: int) -> Written:
         return Written()
+
+    async def told_alerts(self, told: Sequence[Alert]) -> None:
+        self.outbox = [alert for alert in self.outbox if alert not in told]
+
+    async def untold_alerts(self, seconds: float, limit: int) -> Written:
+        return Written(alerts=list(self.outbox))
 
 
 def holder(counts: Counts, sink: str) -> Any:

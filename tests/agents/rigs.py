@@ -283,6 +283,9 @@ class PersistRig(Rig):
 class FlushRig(Rig):
     async def begin(self) -> None:
         self.flush = Flush(
+            alerts_topic="alerts",
+            tutor_partition=Partitioner(PARTITIONS),
+            send=self.broker,
             rows=self.postgres,
             dead_letters=self.letters,
             clock=self.clock,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from faust.types import TP
 
@@ -259,3 +260,34 @@ async def test_a_partition_that_left_is_neither_published_nor_answered_from(benc
         bench.aggregate.current(0, "t1")
     assert not await bench.after(3600)
     assert not bench.aggregate.shards
+
+
+def live(tutor_id: str, bench: Bench, session_id: str = "s9") -> list[Fact]:
+    """A session that was said and sent just now."""
+    now_us = bench.clock.now_us
+    made = told(validated("sessions", session_payload(session_id, tutor_id, now_us - DAY_US, now_us)))
+    return [msgspec.structs.replace(fact, time_ms=now_us // 1000) for fact in made]
+
+
+async def settled(bench: Bench, seconds: float) -> dict[str, bool]:
+    return {update.tutor_id: update.is_settled for update in await bench.after(seconds)}
+
+
+async def test_figures_are_settled_a_while_after_history_has_flowed_in_and_are_told_then(bench: Bench):
+    await bench.tell(0, *known("t1"))
+    bench.clock.now_us += 40 * SECOND_US  # what an assignment begins with is over
+    await bench.tell(1, *live("t1", bench))
+    assert await settled(bench, 1) == {"t1": True}
+    old = told(validated("sessions", session_payload("s2", "t1", bench.clock.now_us - DAY_US, NOW_US - DAY_US)))
+    await bench.tell(2, *(msgspec.structs.replace(fact, time_ms=bench.clock.now_us // 1000) for fact in old))
+    assert await settled(bench, 1) == {"t1": False}
+    assert await settled(bench, 28) == {}
+    assert await settled(bench, 1.5) == {"t1": True}, "without any further event"
+
+
+async def test_who_is_behind_is_behind_with_everybody(bench: Bench):
+    await bench.tell(0, *known("t1"), *known("t2"))
+    bench.clock.now_us += 40 * SECOND_US
+    late = [msgspec.structs.replace(f, time_ms=f.time_ms - 31_000) for f in live("t1", bench)]
+    await bench.tell(1, *live("t2", bench), *late)
+    assert await settled(bench, 1) == {"t1": False, "t2": False}

@@ -76,7 +76,10 @@ def looked_up(deploy: Deploy, new_database: Callable[[], str]) -> Deployment:
                     (TUTOR, "tutor@example.org", "Ada", ["TUTOR"]),
                 ],
             )
-    deployment = deploy(database=database, settings={"SECRET_KEY": KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0"})
+    deployment = deploy(
+        database=database,
+        settings={"SECRET_KEY": KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0", "TUTORMAX_ALERT_SETTLE_SECONDS": "1"},
+    )
     now_us = time.time_ns() // 1000
 
     async def begin() -> None:
@@ -262,6 +265,42 @@ async def test_a_socket_speaks_the_platforms_messages(looked_up: Deployment):
             assert update["data"]["tutor_id"] == "t2"
             assert update["data"]["window"] in WINDOWS
             assert set(update["data"]) >= {"tutor_name", "calculation_date", "performance_tier", *SHOWN}
+
+
+async def test_what_falls_below_its_threshold_is_told_once(looked_up: Deployment):
+    url = f"ws://127.0.0.1:{looked_up.workers[1].port}/ws/dashboard"
+    seen: dict[str, list[dict[str, Any]]] = {"metrics_update": [], "alert": [], "intervention": []}
+
+    async def listen(socket: aiohttp.ClientWebSocketResponse) -> None:
+        async for message in socket:
+            update = json.loads(message.data)
+            seen.setdefault(update["type"], []).append(update["data"])
+
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {token(STAFF)}"}) as client,
+        client.ws_connect(url) as socket,
+    ):
+        listening = asyncio.create_task(listen(socket))
+        number = 0
+        while not seen["metrics_update"]:  # the feed begins when its first listener comes
+            number += 1
+            now_us = time.time_ns() // 1000
+            await looked_up.tell(("sessions", session_payload(f"al-{number}", "t1", now_us - DAY_US, now_us)))
+            await asyncio.sleep(1)
+        for n in range(1, 5):
+            now_us = time.time_ns() // 1000
+            await looked_up.tell(("feedback", feedback_payload(f"low{n}", f"s9-{n}", "t9", 1, now_us)))
+        await eventually(lambda: [a for a in seen["alert"] if a["tutor_id"] == "t9" and a["alert_type"] == "critical"])
+        await eventually(lambda: [task for task in seen["intervention"] if task["task_type"] == "review"])
+        listening.cancel()
+    await looked_up.quiet()
+    raised = [
+        json.loads(record.value) for record in await looked_up.read(looked_up.topics.alerts) if record.key == b"t9"
+    ]
+    ratings = [alert for alert in raised if alert.get("figure") == "avg_rating_stars"]
+    assert ratings[-1]["severity"] == "critical"
+    assert [alert["sequence"] for alert in raised] == list(range(1, len(raised) + 1)), "each once, in order"
+    assert {alert["id"] for alert in seen["alert"] if alert["tutor_id"] == "t9"} <= {alert["id"] for alert in raised}
 
 
 async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deployment):

@@ -21,7 +21,15 @@ from models.facts import (
     StandingFact,
     StandingPart,
 )
-from models.metrics import ENGAGEMENT_MODES, EngagementMode, WindowInputs, WindowMetrics, window_metrics
+from models.metrics import (
+    ENGAGEMENT_MODES,
+    EngagementMode,
+    PoorFirstSession,
+    Recent,
+    WindowInputs,
+    WindowMetrics,
+    window_metrics,
+)
 from models.rows import metric_id
 from models.windows import TutorFacts
 
@@ -125,6 +133,21 @@ def naive(facts: Iterable[Fact], t_us: int, mode: EngagementMode) -> dict[str, W
     return result
 
 
+def naive_recent(facts: Iterable[Fact], t_us: int) -> Recent:
+    """Poor first sessions of the last week, and reschedules of the last fortnight."""
+    poor, reschedules = [], 0
+    for fact in facts:
+        if not isinstance(fact, SessionFact) or fact.session is None or fact.session.tutor_id != "ann":
+            continue
+        days_ago = (t_us - fact.session.start_us) / DAY_US
+        reschedules += fact.session.rescheduled and 0 < days_ago <= 14
+        rating = fact.feedback.rating if fact.feedback and fact.feedback.tutor_id == "ann" else None
+        is_poor = not fact.session.on_time or (rating is not None and rating < 3)
+        if fact.session.is_first and is_poor and 0 < days_ago <= 7:
+            poor.append((fact.session.start_us, PoorFirstSession(fact.session_id, rating, not fact.session.on_time)))
+    return Recent(tuple(session for _, session in sorted(poor, key=lambda entry: entry[0])), reschedules)
+
+
 # --- generated facts --------------------------------------------------------------------------------------------------
 
 edges = st.builds(
@@ -182,6 +205,15 @@ def test_windows_equal_the_naive_recomputation(facts: list[Fact], t_us: int, mod
     for fact in facts:
         one_by_one.put(fact)
     assert one_by_one.windows(t_us, mode) == expected
+
+
+@settings(max_examples=100)
+@given(facts_of_ann, edges)
+def test_what_alerts_look_at_equals_the_naive_recomputation(facts: list[Fact], t_us: int) -> None:
+    expected = naive_recent({identity(fact): fact for fact in facts}.values(), t_us)
+    recent = TutorFacts("ann", facts).recent(t_us)
+    assert recent.reschedules == expected.reschedules
+    assert set(recent.poor_first_sessions) == set(expected.poor_first_sessions)  # starts may be equal
 
 
 @settings(max_examples=100)

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.postgres.builders import T, rows
+from tutormax_streams.postgres.alerting import Judge
 from tutormax_streams.postgres.database import Database, Deadlines
 from tutormax_streams.postgres.metric_rows import MetricsWriter
 from tutormax_streams.postgres.records import RecordWriter
@@ -15,7 +16,8 @@ from tutormax_streams.postgres.records import RecordWriter
 EMPTIED = """
 DELETE FROM tutors; DELETE FROM students; DELETE FROM tutormax_streams.parked;
 DELETE FROM tutormax_streams.unannounced;
-DELETE FROM tutormax_streams.parked_metrics; DELETE FROM tutormax_streams.metric_fences
+DELETE FROM tutormax_streams.parked_metrics; DELETE FROM tutormax_streams.metric_fences;
+DELETE FROM tutormax_streams.announced; DELETE FROM tutormax_streams.alert_outbox
 """
 
 
@@ -33,4 +35,4 @@ def records(database: Database) -> RecordWriter:
 
 @pytest.fixture
 def metric_writer(database: Database) -> MetricsWriter:
-    return MetricsWriter(database)
+    return MetricsWriter(database, Judge(lambda: T, 5.0))

@@ -20,6 +20,7 @@ from tests.oracle import DAY_US, Oracle
 from tests.postgres.builders import enriched, rows
 from tests.samples import NOW_US
 from tutormax_streams.audit import audit
+from tutormax_streams.postgres.alerting import Judge
 from tutormax_streams.postgres.database import Database
 from tutormax_streams.postgres.metric_rows import MetricsWriter
 from tutormax_streams.postgres.records import RecordWriter
@@ -84,7 +85,9 @@ async def published(database: Database, oracle: Oracle, mode: EngagementMode) ->
     position = next(FENCES)
     instants = {tutor_id: NOW_US - rng.choice((0, 1, 3 * DAY_US, 40 * DAY_US)) for tutor_id in oracle.tutors}
     records = [record(oracle, tutor_id, t_us, mode, position) for tutor_id, t_us in instants.items()]
-    assert (await MetricsWriter(database).write([(0, update) for update in records])).fenced == 0
+    assert (
+        await MetricsWriter(database, Judge(lambda: NOW_US, 5.0)).write([(0, update) for update in records])
+    ).fenced == 0
 
 
 INSTANTS = {

@@ -9,6 +9,7 @@ import zlib
 
 from models.events import Enriched
 from tests.postgres.builders import T, feedback, metrics, rows, session, tutor
+from tutormax_streams.postgres.alerting import Judge
 from tutormax_streams.postgres.database import Database
 from tutormax_streams.postgres.metric_rows import MetricsWriter
 from tutormax_streams.postgres.records import RecordWriter
@@ -45,7 +46,7 @@ async def test_no_deadlock_while_tutors_arrive_last(database: Database, postgres
             await records.retry_parked(100)
 
     async def flush(partition: int) -> None:
-        flusher = MetricsWriter(database)
+        flusher = MetricsWriter(database, Judge(lambda: T, 5.0))
         for position in range(25):
             mine = [tutor_id for number, tutor_id in enumerate(TUTORS) if number % 2 == partition]
             await flusher.write([(partition, metrics(tutor_id, position=position)) for tutor_id in mine])

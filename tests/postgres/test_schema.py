@@ -71,7 +71,7 @@ MISTAKES = {
     "DROP INDEX ix_tutors_email": "tutors.email is not unique",
     "CREATE TYPE state AS ENUM ('ACTIVE'); ALTER TABLE tutors ALTER status TYPE state USING 'ACTIVE'": "is a state",
     "UPDATE tutormax_streams.layout SET version = 99": "layout 99",
-    "UPDATE tutormax_streams.layout SET version = 1": "layout 1, this program brings it to layout 2: run",
+    "UPDATE tutormax_streams.layout SET version = 1": "layout 1, this program brings it to layout 3: run",
     "DROP TABLE tutormax_streams.parked": "tutormax_streams.parked",
     "DROP TABLE tutormax_streams.unannounced": "tutormax_streams.unannounced",
     "ALTER DATABASE {} SET default_transaction_read_only = on": "read-only",

@@ -48,7 +48,7 @@ def serve() -> Serve:
     @asynccontextmanager
     async def begin(*origins: str) -> AsyncIterator[Client]:
         cors = Cors(origins)
-        feed = Feed(Settings(kafka_bootstrap_servers="127.0.0.1:1"), "metrics", 4)
+        feed = Feed(Settings(kafka_bootstrap_servers="127.0.0.1:1"), "metrics", "alerts", 4)
         push = Push(feed, totals, lambda: 0, cors)
         app = web.Application(middlewares=[guard(Access(KEY, Users()), Limiter(100), lambda: 0, cors)])
         app.on_response_prepare.append(cors.on_prepare)

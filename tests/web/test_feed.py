@@ -28,7 +28,7 @@ class Played:
         async def nothing(_: Feed) -> None: ...
 
         monkeypatch.setattr(Feed, "_read", nothing)
-        self.feed = Feed(Settings(), "metrics", 2)
+        self.feed = Feed(Settings(), "metrics", "alerts", 2)
         self.positions = [0, 0]
         self.standings = Standings()
 

@@ -6,6 +6,7 @@
 3. Records of a tutor who has no row wait in `parked_metrics`, greatest fence only.
 4. Fences are taken in the order of tutor ids, and a tutor's rows are touched by the holder of the fence alone, so
    concurrent flushes cannot deadlock. Rows of other writers bear other ids and are never touched.
+5. Whose fence was taken has its figures compared with what alerts have said of it, in the same transaction.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
+from models.alerts import Alert
 from models.metrics import MetricsUpdated, decode, encode
 from models.rows import METRIC_COLUMNS, metric_rows
+from tutormax_streams.postgres import alerting
+from tutormax_streams.postgres.alerting import Judge
 from tutormax_streams.postgres.arrays import texts
 from tutormax_streams.postgres.database import Connection, Database
 from tutormax_streams.postgres.errors import VALUE_ERRORS, Fault, fault, reason
@@ -45,6 +49,7 @@ class FlushResult:
     refused: list[tuple[MetricsUpdated, str, str]] = field(default_factory=list)  # record, reason code, sentence
     fenced: int = 0
     parked: int = 0
+    alerts: list[Alert] = field(default_factory=list)  # to be told, and then `MetricsWriter.told_alerts`
 
 
 @dataclass(slots=True)
@@ -56,6 +61,7 @@ class _Moved:
         self.result.written += other.result.written
         self.result.refused += other.result.refused
         self.result.fenced += other.result.fenced
+        self.result.alerts += other.result.alerts
         self.waiting += other.waiting
 
 
@@ -148,8 +154,9 @@ WHERE parked.tutor_id = ANY(%s::text[]) AND fence.tutor_id = parked.tutor_id
 class MetricsWriter:
     """The sink of metrics records."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, judge: Judge) -> None:
         self._database = database
+        self._judge = judge
         self._prepare = prepared(*STAGES)
 
     async def write(self, updates: Sequence[tuple[int, MetricsUpdated]]) -> FlushResult:
@@ -166,7 +173,7 @@ class MetricsWriter:
                 greatest[record.tutor_id] = Update(partition, record)
         if not greatest:
             return FlushResult()
-        store = partial(_store, updates=[greatest[tutor_id] for tutor_id in sorted(greatest)])
+        store = partial(_store, updates=[greatest[tutor_id] for tutor_id in sorted(greatest)], judge=self._judge)
         try:
             return await self._database.transaction(partial(store, careful=False), before=self._prepare)
         except (psycopg.Error, *VALUE_ERRORS) as error:
@@ -179,26 +186,41 @@ class MetricsWriter:
         """Store up to `limit` parked records whose tutors exist by now. Raises `SinkUnavailable`."""
 
         async def work(connection: Connection) -> FlushResult:
-            return await _unpark(connection, await _take(connection, _TAKE_READY, limit), careful=True)
+            taken = await _take(connection, _TAKE_READY, limit)
+            return await _unpark(connection, taken, careful=True, judge=self._judge)
 
         return await self._database.transaction(work, before=self._prepare)
+
+    async def told_alerts(self, told: Sequence[Alert]) -> None:
+        """The broker has these alerts. Raises `SinkUnavailable`."""
+        await self._database.transaction(partial(alerting.forget, told=told))
+
+    async def untold_alerts(self, seconds: float, limit: int) -> FlushResult:
+        """Up to `limit` alerts born longer ago than that: the worker that should have told them is dead, or slow. Raises
+        `SinkUnavailable`."""
+
+        async def work(connection: Connection) -> FlushResult:
+            return FlushResult(alerts=await alerting.overdue(connection, seconds, limit))
+
+        return await self._database.transaction(work)
 
 
 async def unpark(connection: Connection, tutor_ids: Sequence[str], *, careful: bool) -> FlushResult:
     """Inside the transaction that wrote these tutors, on a session prepared with `STAGES`: store the metrics that
-    waited for them. What is refused stays, to be reported by `MetricsWriter.retry_parked`."""
+    waited for them. What is refused stays, to be reported by `MetricsWriter.retry_parked`; alerts are left to the next
+    record of the tutor."""
     if not await _any_parked(connection):
         return FlushResult()
     taken = await _take(connection, _TAKE_OF_TUTORS, texts(tutor_ids))
     return await _unpark(connection, taken, careful=careful, keep_refused=True)
 
 
-async def _store(connection: Connection, updates: list[Update], careful: bool) -> FlushResult:
+async def _store(connection: Connection, updates: list[Update], careful: bool, judge: Judge | None) -> FlushResult:
     tutor_ids = texts([update.record.tutor_id for update in updates])
     cleaning = await _any_parked(connection)
     if cleaning:
         await connection.execute(_HOLD, [tutor_ids])
-    moved = await (_halved if careful else _move)(connection, updates)
+    moved = await (_halved if careful else _move)(connection, updates, judge)
     if moved.waiting:
         moved.result.parked = len(moved.waiting)
         await _PARKING.fill(connection, map(_parking_row, moved.waiting))
@@ -209,11 +231,16 @@ async def _store(connection: Connection, updates: list[Update], careful: bool) -
 
 
 async def _unpark(
-    connection: Connection, updates: list[Update], *, careful: bool, keep_refused: bool = False
+    connection: Connection,
+    updates: list[Update],
+    *,
+    careful: bool,
+    judge: Judge | None = None,
+    keep_refused: bool = False,
 ) -> FlushResult:
     if not updates:
         return FlushResult()
-    moved = await (_halved if careful else _move)(connection, updates)
+    moved = await (_halved if careful else _move)(connection, updates, judge)
     staying = {update.record.tutor_id for update in moved.waiting}
     staying |= {record.tutor_id for record, _, _ in moved.result.refused if keep_refused}
     gone = [update.record.tutor_id for update in updates if update.record.tutor_id not in staying]
@@ -221,8 +248,8 @@ async def _unpark(
     return moved.result
 
 
-async def _move(connection: Connection, updates: list[Update]) -> _Moved:
-    """Rows and fences of these tutors, one update each. Raises by the fault of any of them."""
+async def _move(connection: Connection, updates: list[Update], judge: Judge | None) -> _Moved:
+    """Rows and fences of these tutors, one update each, and alerts if there is a judge. Raises by the fault of any of them."""
     moved = _Moved()
     await STAGE.fill(connection, _staged_rows(updates))
     found = await connection.execute(_MOVE)
@@ -237,17 +264,21 @@ async def _move(connection: Connection, updates: list[Update]) -> _Moved:
             moved.waiting.append(update)
         else:
             moved.result.fenced += 1
+    if judge is not None:
+        moved.result.alerts = await judge.note(
+            connection, [u.record for u in updates if u.record.tutor_id not in left_out]
+        )
     return moved
 
 
-async def _halved(connection: Connection, updates: list[Update]) -> _Moved:
+async def _halved(connection: Connection, updates: list[Update], judge: Judge | None) -> _Moved:
     """As `_move`, but a record at fault is refused alone."""
     moved = _Moved()
     if not updates:
         return moved
     try:
         async with connection.transaction():
-            return await _move(connection, updates)
+            return await _move(connection, updates, judge)
     except (psycopg.Error, *VALUE_ERRORS) as error:
         if fault(error) is not Fault.ROW:
             raise
@@ -258,8 +289,8 @@ async def _halved(connection: Connection, updates: list[Update]) -> _Moved:
                 moved.result.refused.append((updates[0].record, *reason(error)))
             return moved
     middle = len(updates) // 2
-    moved.add(await _halved(connection, updates[:middle]))
-    moved.add(await _halved(connection, updates[middle:]))
+    moved.add(await _halved(connection, updates[:middle], judge))
+    moved.add(await _halved(connection, updates[middle:], judge))
     return moved
 
 

@@ -35,7 +35,8 @@ _KEYS: Final[tuple[tuple[str, str], ...]] = (
     ("tutor_performance_metrics", "metric_id"),
 )
 _SIDE_NAMES: Final = [
-    f"tutormax_streams.{name}" for name in ("layout", "parked", "unannounced", "parked_metrics", "metric_fences")
+    f"tutormax_streams.{name}"
+    for name in ("layout", "parked", "unannounced", "parked_metrics", "metric_fences", "announced", "alert_outbox")
 ]
 _TEXT_COLUMNS: Final = {
     "tutors": ("status", "behavioral_archetype"),

@@ -1,4 +1,4 @@
-"""Our own tables, in the schema `tutormax_streams`: what waits for its parent, what is not announced yet, and the fences.
+"""Our own tables, in the schema `tutormax_streams`: what waits for its parent, what is to be announced, and the fences.
 
 They never refer to the platform's tables: a foreign key would hang triggers on those. Layouts are storage: a change
 raises `SIDE_TABLES_VERSION` and comes with statements that bring older ones along.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
-SIDE_TABLES_VERSION: Final = 2
+SIDE_TABLES_VERSION: Final = 3
 
 SIDE_TABLES: Final[tuple[LiteralString, ...]] = (
     "CREATE SCHEMA IF NOT EXISTS tutormax_streams",
@@ -74,6 +74,23 @@ SIDE_TABLES: Final[tuple[LiteralString, ...]] = (
         position bigint NOT NULL,
         as_of timestamptz NOT NULL,
         facts_partition integer NOT NULL
+    )
+    """,
+    # What alerts have said of each tutor, and what they have yet to say (`alerting`); JSON of `models.alerts`. Layout 2
+    # had neither.
+    """
+    CREATE TABLE IF NOT EXISTS tutormax_streams.announced (
+        tutor_id text COLLATE "C" PRIMARY KEY,
+        payload bytea NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS tutormax_streams.alert_outbox (
+        tutor_id text COLLATE "C" NOT NULL,
+        sequence bigint NOT NULL,
+        payload bytea NOT NULL,
+        born_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (tutor_id, sequence)
     )
     """,
 )

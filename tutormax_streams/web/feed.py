@@ -1,7 +1,7 @@
-"""What changes, as it changes: topic `metrics` read by this worker for the clients that are connected to it.
+"""What changes, as it changes: topics `metrics` and `alerts` read by this worker for the clients connected to it.
 
-1. Every worker serves every client: it reads the whole compacted topic, without a group. It does so while somebody
-   listens, and stops a while after the last one has left.
+1. Every worker serves every client: it reads the whole compacted topic `metrics`, and `alerts` from now on, without a
+   group. It does so while somebody listens, and stops a while after the last one has left.
 2. Of a tutor only records with a greater fence count, whoever wrote them and in whatever order they come.
 3. Nothing is told before the log's end as of the start has been reached: what was there before is not a change.
 4. A message's id is the position behind it in every partition, so that a client may go on at any worker. What is not
@@ -24,10 +24,12 @@ import msgspec
 import orjson
 from aiokafka import TopicPartition
 
-from models import metrics
+from models import alerts, metrics
+from models.alerts import Alert
 from models.metrics import MetricsUpdated
 from tutormax_streams import kafka
 from tutormax_streams.settings import Settings
+from tutormax_streams.web import alert_messages
 from tutormax_streams.web.answers import USUAL_WINDOW, figures, shown
 
 logger = logging.getLogger(__name__)
@@ -43,10 +45,11 @@ POLL_MS: Final = 500
 class Message:
     """One thing to tell. `data` is JSON."""
 
-    event: str  # "metrics", "tier" or "reset"
+    event: str  # "metrics", "tier", "alert" or "reset"
     data: bytes
-    positions: tuple[int, ...] = ()  # behind its record, by partition
+    positions: tuple[int, ...] = ()  # behind its record, by partition of `metrics` and then of `alerts`
     is_last: bool = True  # of its record
+    alert: Alert | None = None
 
     @property
     def id(self) -> str:
@@ -101,10 +104,12 @@ class Standings:
 class Feed:
     """Tells its listeners what changes."""
 
-    def __init__(self, settings: Settings, topic: str, partitions: int) -> None:
+    def __init__(self, settings: Settings, metrics_topic: str, alerts_topic: str, partitions: int) -> None:
+        """`partitions` of each of both topics; nothing is in others."""
         self._settings = settings
-        self._topic = topic
         self._partitions = partitions
+        self._metrics_topic = metrics_topic
+        self._alerts_topic = alerts_topic
         self._listeners: set[Listener] = set()
         self._messages: deque[Message] = deque(maxlen=REMEMBERED)
         self._floor: tuple[int, ...] | None = None  # positions from which on all messages are remembered
@@ -182,24 +187,33 @@ class Feed:
                 listener.tell(RESET)
 
     async def _follow(self, consumer: Any) -> None:
-        tps = [TopicPartition(self._topic, partition) for partition in range(self._partitions)]
+        of_metrics, of_alerts = (
+            [TopicPartition(topic, partition) for partition in range(self._partitions)]
+            for topic in (self._metrics_topic, self._alerts_topic)
+        )
+        tps = of_metrics + of_alerts
+        place = {tp: number for number, tp in enumerate(tps)}
         consumer.assign(tps)
-        await consumer.seek_to_beginning()
         ends = await consumer.end_offsets(tps)
-        begins = await consumer.beginning_offsets(tps)
-        positions = [begins[tp] for tp in tps]
+        begins = await consumer.beginning_offsets(of_metrics)
+        positions = [begins.get(tp, ends[tp]) for tp in tps]
+        for tp, position in zip(tps, positions, strict=True):
+            consumer.seek(tp, position)
         standings = Standings()
         while True:
-            if self._floor is None and all(positions[tp.partition] >= ends[tp] for tp in tps):
+            if self._floor is None and all(positions[place[tp]] >= ends[tp] for tp in tps):
                 self._floor = tuple(positions)
             found = await consumer.getmany(timeout_ms=POLL_MS, max_records=500)
             for tp, records in found.items():
                 for record in records:
-                    positions[tp.partition] = record.offset + 1
-                    self._take(record.key, record.value, standings, positions)
+                    positions[place[tp]] = record.offset + 1
+                    if tp.topic == self._alerts_topic:
+                        self._take_alert(record.value, positions)
+                    else:
+                        self._take(record.key, record.value, standings, positions)
             if not found and self._floor is None:  # behind the last record there may be none that is delivered
                 for tp in tps:
-                    positions[tp.partition] = max(positions[tp.partition], await consumer.position(tp))
+                    positions[place[tp]] = max(positions[place[tp]], await consumer.position(tp))
             await asyncio.sleep(0)
 
     def _take(self, key: bytes | None, value: bytes | None, standings: Standings, positions: list[int]) -> None:
@@ -211,12 +225,21 @@ class Feed:
         except msgspec.DecodeError:
             return  # a stranger's record; flush has told of it
         told = standings.news(update)
+        for number, (event, data) in enumerate(told, start=1):
+            self._tell(Message(event, orjson.dumps(data), tuple(positions), number == len(told)))
+
+    def _take_alert(self, value: bytes | None, positions: list[int]) -> None:
+        try:
+            alert = alerts.decode(value or b"")
+        except msgspec.DecodeError:
+            return  # a stranger's record
+        self._tell(Message("alert", orjson.dumps(alert_messages.event(alert)), tuple(positions), alert=alert))
+
+    def _tell(self, message: Message) -> None:
         if self._floor is None:
             return
-        for number, (event, data) in enumerate(told, start=1):
-            if len(self._messages) == REMEMBERED:
-                self._floor = self._messages[0].positions
-            message = Message(event, orjson.dumps(data), tuple(positions), number == len(told))
-            self._messages.append(message)
-            for listener in self._listeners:
-                listener.tell(message)
+        if len(self._messages) == REMEMBERED:
+            self._floor = self._messages[0].positions
+        self._messages.append(message)
+        for listener in self._listeners:
+            listener.tell(message)

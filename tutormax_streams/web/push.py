@@ -13,6 +13,7 @@ import orjson
 from aiohttp import WSMsgType, web
 
 from agents.ports import SinkUnavailable
+from tutormax_streams.web import alert_messages
 from tutormax_streams.web.answers import naive
 from tutormax_streams.web.cors import Cors
 from tutormax_streams.web.feed import Feed, Listener, Message
@@ -36,7 +37,7 @@ class Push:
         self._clock = clock
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """`GET /events`: `metrics`, `tier` and `reset`, as they happen; `Last-Event-ID` goes on where it left off."""
+        """`GET /events`: `metrics`, `tier`, `alert` and `reset`, as they happen; `Last-Event-ID` goes on where it left off."""
         staff_only(request)
         response = web.StreamResponse(
             headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
@@ -82,6 +83,10 @@ class Push:
                         await self._send(
                             socket, "metrics_update", {**who, "window": window, "calculation_date": when, **row}
                         )
+                elif message.alert is not None:
+                    await self._send(socket, "alert", alert_messages.platform_alert(message.alert))
+                    if task := alert_messages.platform_intervention(message.alert):
+                        await self._send(socket, "intervention", task)
                 elif message.event == "reset":
                     await self._send(socket, "analytics_update", await self._known_totals())
         await socket.close()  # too slow, or gone
