@@ -16,13 +16,16 @@ help: ## show this list
 demo: $(INSTALLED) ## the whole pipeline on an embedded Kafka and PostgreSQL, live; --once loads, audits and ends
 	@$(BIN)/tutormax-streams demo $(ARGS)
 
-# Properties need a processor and servers mostly wait: side by side, unless options say what is wanted.
+# Three processes side by side: properties need a processor, servers mostly wait. Options say what is wanted, in one.
 test: $(INSTALLED) lint ## everything: style, types, imports, then all tests on real servers
 ifeq ($(ARGS),)
-	@log=$$(mktemp); nice -n 10 $(BIN)/pytest tests/models >"$$log" 2>&1 & beside=$$!; \
-	  trap 'kill $$beside 2>/dev/null; rm -f "$$log"' EXIT; trap 'exit 130' INT TERM; \
-	  failed=0; $(BIN)/pytest --ignore tests/models || failed=1; \
-	  echo "tests/models, beside them:"; wait $$beside || failed=1; cat "$$log"; exit $$failed
+	@logs=$$(mktemp -d); beside=; failed=0; \
+	  trap 'kill $$beside 2>/dev/null; rm -rf "$$logs"' EXIT; trap 'exit 130' INT TERM; \
+	  nice -n 10 $(BIN)/pytest tests/models >"$$logs/models" 2>&1 & beside="$$beside $$!"; \
+	  $(BIN)/pytest tests --ignore tests/models --ignore tests/flow >"$$logs/others" 2>&1 & beside="$$beside $$!"; \
+	  $(BIN)/pytest tests/flow || failed=1; \
+	  for one in $$beside; do wait $$one || failed=1; done; \
+	  for log in models others; do echo "beside them:"; cat "$$logs/$$log"; done; exit $$failed
 else
 	$(BIN)/pytest $(ARGS)
 endif
