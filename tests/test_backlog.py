@@ -62,3 +62,12 @@ def test_how_much_remained_at_most_and_how_long_it_will_take():
     assert (backlog.remaining, backlog.most, backlog.seconds_left) == (600, 1_000, 6.0)
     backlog.look(3, 0)
     assert (backlog.remaining, backlog.most, backlog.seconds_left) == (0, 0, None)
+
+
+def test_where_records_always_come_a_few_are_no_backlog():
+    backlog = Backlog("backlog", 100)
+    for second, remaining in enumerate((5_000, 99, 300)):
+        backlog.look(second, remaining)
+    assert (backlog.remaining, backlog.most) == (300, 300), "the former one was worked off"
+    backlog.look(3, 99)
+    assert (backlog.remaining, backlog.progress) == (0, "")

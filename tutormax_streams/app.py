@@ -22,7 +22,7 @@ from models.breaker import Breaker
 from models.metrics import decode as decode_metrics
 from models.parsing import Parser
 from tables import entities, tutor_windows
-from tutormax_streams.backlog import Backlog
+from tutormax_streams.backlog import LARGE_RECORDS, Backlog
 from tutormax_streams.batches import Partitioner, Sender, attach_batches, batch_consumer, recovery_remaining
 from tutormax_streams.batches.shelves import LAYOUT, SharedMemory
 from tutormax_streams.epoch import Epoch
@@ -61,7 +61,7 @@ class Runtime:
     apps: list[faust.App] = field(default_factory=list)
     stillness: list[Stillness] = field(default_factory=list)  # of each app
     recovery: Backlog = field(default_factory=lambda: Backlog("recovery of tables"))
-    backlog: Backlog = field(default_factory=lambda: Backlog("backlog"))
+    backlog: Backlog = field(default_factory=lambda: Backlog("backlog", LARGE_RECORDS))
     breakers: dict[str, Breaker] = field(default_factory=dict)  # by topic
     holding: Holding | None = None  # of the sink
     held: Callable[[], dict[int, bool]] | None = None  # partitions of the tables -> whether they are answered from

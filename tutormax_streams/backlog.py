@@ -13,17 +13,21 @@ LOOKBACK_SECONDS = 30.0
 
 
 class Backlog:
-    """Of one kind of work. Call `look` about once a second; `now` in seconds of any clock that does not go back."""
+    """Of one kind of work. Call `look` about once a second; `now` in seconds of any clock that does not go back.
 
-    def __init__(self, what: str) -> None:
+    Fewer records than `least` are none: where records always come, some are always to be done.
+    """
+
+    def __init__(self, what: str, least: int = 1) -> None:
         self.what = what
+        self.least = least
         self._seen: deque[tuple[float, int]] = deque()
         self._said = float("-inf")
         self.most = 0  # records that remained at once since nothing did
 
     def look(self, now: float, remaining: int) -> None:
         """So many records remain."""
-        if not remaining:
+        if remaining < self.least:
             self._seen.clear()
             self.most = 0
             return

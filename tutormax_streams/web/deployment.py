@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from tutormax_streams.backlog import LARGE_RECORDS
 from tutormax_streams.web.worker_state import freshness_answer
 
 LATE_SECONDS: Final = 60.0
+WORST_FIRST: Final = ("open", "half-open", "closed")  # of a breaker
 
 State = Mapping[str, Any]  # what `WorkerState` answers
 
@@ -78,10 +78,12 @@ def _topics(states: Sequence[State]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for state in states:
         for topic, lag in state["topics"].items():
-            into = found.setdefault(topic, {"partitions": 0, "lag_records": 0, "lag_seconds": 0.0})
+            into = found.setdefault(topic, {"partitions": 0, "lag_records": 0, "lag_seconds": 0.0, "breaker": None})
             into["partitions"] += len(lag["partitions"])
             into["lag_records"] += lag["lag_records"]
             into["lag_seconds"] = max(into["lag_seconds"], lag["lag_seconds"])
+            breakers = {into["breaker"], state["breakers"].get(topic)}
+            into["breaker"] = next((worst for worst in WORST_FIRST if worst in breakers), None)
     return dict(sorted(found.items()))
 
 
@@ -145,11 +147,11 @@ def _problems(
     """The worst first. `level`: bad (work stands, or may) or odd (somebody should know)."""
     bad, odd = [], []
     for worker in silent:
-        since = "" if worker.seconds is None else f" since {worker.seconds:.0f} s"
+        since = "" if worker.seconds is None else f" for {worker.seconds:.0f} s"
         bad.append(f"{worker.url}: no answer{since}")
     ownerless = sum(partition["owner"] is None for partition in partitions)
     if ownerless:
-        bad.append(f"{ownerless} of {len(partitions)} partitions have no owner")
+        bad.append(f"{ownerless} of {len(partitions)} partitions {'has' if ownerless == 1 else 'have'} no owner")
     for state in states:
         for role, found in state["readiness"].items():
             since = f" ({found['seconds']:.0f} s)" if found["seconds"] else ""
@@ -160,7 +162,7 @@ def _problems(
         if lag["lag_seconds"] >= LATE_SECONDS:
             odd.append(f"{topic} is {lag['lag_seconds']:.0f} s behind")
     backlog = _together(states, "backlog")
-    if backlog is not None and backlog["remaining_records"] >= LARGE_RECORDS:
+    if backlog is not None:
         odd.append(f"{backlog['remaining_records']:,} records wait")
     recent = sum(found["recent"] for found in letters)
     if recent:

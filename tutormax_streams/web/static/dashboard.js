@@ -130,7 +130,7 @@ function stopAll() {
 function signedOut(why) {
   stopAll();
   state("out");
-  byId("who").hidden = byId("sign-out").hidden = true;
+  byId("who").hidden = byId("sign-out").hidden = byId("operations").hidden = true;
   byId("tutor").replaceChildren(); // nothing of the last user stays behind
   byId("tutors").replaceChildren();
   document.title = "Sign in – Tutor performance";
@@ -151,6 +151,7 @@ async function enter() {
       lastUser = answer.user_id;
       setText(byId("who"), answer.full_name ?? (answer.is_staff ? "Staff" : answer.tutor_id ?? ""));
       byId("who").hidden = byId("sign-out").hidden = false;
+      byId("operations").hidden = !user.is_staff;
       route();
       startLive();
     },
