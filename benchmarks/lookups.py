@@ -13,6 +13,8 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -135,8 +137,9 @@ def _path(tutors: list[str], number: int) -> str:
     return f"/tutors/{tutors[number % len(tutors)]}/metrics"
 
 
-async def run(ground: Ground, rate: int, seconds: float, tutors: int) -> Answers:
-    """On a fresh deployment whose one user may read everything."""
+@asynccontextmanager
+async def signed_in(ground: Ground) -> AsyncIterator[tuple[Deployment, str]]:
+    """A fresh deployment with a user who may read everything, and a token of theirs."""
     key = secrets.token_urlsafe(32)
     with ground.deployment(SECRET_KEY=key, TUTORMAX_WEB_RATE_PER_MINUTE="0") as deployment:
         await prepare_database(deployment.conninfo)
@@ -146,7 +149,12 @@ async def run(ground: Ground, rate: int, seconds: float, tutors: int) -> Answers
                 "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, roles)"
                 " VALUES (1, 'bench@example.org', '', true, false, true, '{ADMIN}')"
             )
-        token = token_for(1, key, expires_at=time.time() + seconds + 600)
+        yield deployment, token_for(1, key, expires_at=time.time() + 3600)
+
+
+async def run(ground: Ground, rate: int, seconds: float, tutors: int) -> Answers:
+    """`measure` on a deployment of its own."""
+    async with signed_in(ground) as (deployment, token):
         return await measure(deployment, token, rate, seconds, tutors)
 
 
