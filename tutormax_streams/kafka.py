@@ -218,10 +218,13 @@ async def group_has_members(admin: AIOKafkaAdminClient, group: str) -> bool:
     return state not in ("Empty", "Dead", "")
 
 
-async def group_members(admin: AIOKafkaAdminClient, group: str) -> list[bytes]:
-    """What each member told the group when it joined."""
+async def group_members(admin: AIOKafkaAdminClient, group: str) -> list[bytes] | None:
+    """What each member told the group when it joined; None while the group rebalances, when brokers do not say."""
     (response,) = await _coordinated(lambda: admin.describe_consumer_groups([group]))
-    return [metadata for _id, _client, _host, metadata, _assignment in response.groups[0][5]]
+    _error, _name, state, _type, _protocol, members, *_rest = response.groups[0]
+    if state not in ("Stable", "Empty", "Dead"):
+        return None
+    return [metadata for _id, _client, _host, metadata, _assignment in members]
 
 
 async def _coordinated(call: Callable[[], Awaitable[T]]) -> T:

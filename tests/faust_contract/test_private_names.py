@@ -15,12 +15,16 @@ from aiokafka.errors import MessageSizeTooLargeError
 from faust.transport.consumer import Consumer as AnyConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
+from yarl import URL
 
 from tests.batches.rig import A0, A1, rig
 from tests.faust_contract.apps import batch_app, create_topics, eventually, publish, running
 from tutormax_streams.batches import RecordBatch, Sender, batch_consumer, drive
 from tutormax_streams.batches.consumer import BatchConsumer
 from tutormax_streams.batches.consumer_thread import BatchConsumerThread
+from tutormax_streams.kafka import admin_client, group_members
+from tutormax_streams.settings import Settings
+from tutormax_streams.web.members import url_of
 
 
 async def test_fetching_asks_for_what_is_active_and_not_paused(monkeypatch: pytest.MonkeyPatch):
@@ -183,6 +187,29 @@ async def test_fetches_are_tuned_and_their_answers_dated(kafka: str, topic_prefi
         silence = consumer.silence_seconds()
         assert silence is not None
         assert silence < 5
+
+
+@pytest.mark.servers
+async def test_members_of_a_group_without_tables_tell_their_url(kafka: str, topic_prefix: str):
+    """They are assigned by aiokafka's round robin, which tells nothing; with tables Faust's own assignor tells it."""
+    topic = group = f"{topic_prefix}telling"
+    await create_topics(kafka, 1, topic)
+    app = batch_app(kafka, group, [topic])
+    app.conf.canonical_url = URL("http://worker:6066")
+    seen: list[RecordBatch] = []
+
+    async def step(batch: RecordBatch) -> list[Any]:
+        seen.append(batch)
+        return []
+
+    drive(app, topic, step, "step")
+    async with running(app):
+        await publish(kafka, topic, [(0, b"x")])
+        await eventually(lambda: seen)
+        async with admin_client(Settings(kafka_bootstrap_servers=kafka)) as admin:
+            members = await group_members(admin, group)
+        assert members is not None
+        assert [url_of(metadata) for metadata in members] == ["http://worker:6066"]
 
 
 @pytest.mark.servers

@@ -1,46 +1,79 @@
-"""Health and metrics on a port of their own, as real workers of either role serve them."""
+"""Workers of one role each, health and metrics on ports of their own: what is served where, and that they find each other."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from typing import Any
 
-import pytest
+import psycopg
 
 from tests.flow.driver import eventually
 from tests.flow.stories import Deploy
 from tutormax_streams.embedded.server import HOST, free_port
+from tutormax_streams.postgres.platform_tables import USERS_TABLE
+from tutormax_streams.web.access import token_for
 
 PATHS = ("/livez", "/readyz", "/startupz", "/metrics", "/version")
 KEY = "5f3b8f1d0c7e4a52b9d6e8f7a1c2d3e4"
+STAFF = 1
 
 
-def status(port: int, path: str) -> int | None:
+def ask(port: int, path: str, **headers: str) -> tuple[int | None, bytes]:
+    """Status and body; None while nobody answers."""
+    request = urllib.request.Request(f"http://{HOST}:{port}{path}", headers=headers)
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=5) as response:
-            return int(response.status)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read()
     except urllib.error.HTTPError as error:
-        return error.code
+        return error.code, error.read()
     except OSError:
-        return None
+        return None, b""
 
 
-@pytest.mark.parametrize("roles", ["stream,sink", "sink"])
-async def test_health_has_a_port_of_its_own_and_the_web_port_has_none(deploy: Deploy, roles: str):
-    deployment, port = deploy(settings={"SECRET_KEY": KEY}), free_port()
-    worker = deployment.worker()
-    worker.start(TUTORMAX_HEALTH_PORT=str(port), TUTORMAX_ROLES=roles)
-    try:
-        await eventually(lambda: status(port, "/startupz") == 200, seconds=60)
-        await eventually(lambda: status(port, "/readyz") == 200, seconds=60)
-        told = json.loads(
-            await asyncio.to_thread(lambda: urllib.request.urlopen(f"http://{HOST}:{port}/readyz").read())
+def state(port: int) -> dict[str, Any]:
+    token = token_for(STAFF, KEY, expires_at=time.time() + 300)
+    status, body = ask(port, "/operations/state", Authorization=f"Bearer {token}")
+    assert status == 200, body
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+async def test_workers_of_one_role_each_have_health_on_its_own_port_and_know_each_other(
+    deploy: Deploy, new_database: Callable[[], str]
+):
+    database = new_database()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(USERS_TABLE)
+        connection.execute(
+            "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, full_name, roles,"
+            " tutor_id) VALUES (%s, 'staff@example.org', 'x', true, false, true, 'Grace', '{ADMIN}', NULL)",
+            [STAFF],
         )
-        assert set(told["roles"]) == set(roles.split(","))
+    deployment = deploy(database=database, settings={"SECRET_KEY": KEY})
+    ports = {role: free_port() for role in ("stream", "sink")}
+    workers = {role: deployment.worker() for role in ports}
+    for role, worker in workers.items():
+        worker.start(TUTORMAX_HEALTH_PORT=str(ports[role]), TUTORMAX_ROLES=role)
+    for role, worker in workers.items():
+        await eventually(lambda port=ports[role]: ask(port, "/startupz")[0] == 200, seconds=90)
+        await eventually(lambda port=ports[role]: ask(port, "/readyz")[0] == 200, seconds=90)
+        assert set(json.loads(ask(ports[role], "/readyz")[1])["roles"]) == {role}
         for path in PATHS:
-            assert (status(port, path), status(worker.port, path)) == (200, 404), path
-        assert status(worker.port, "/operations/state") == 401
-    finally:
+            assert (ask(ports[role], path)[0], ask(worker.port, path)[0]) == (200, 404), (role, path)
+        assert ask(ports[role], "/operations/state")[0] == 404
+        assert ask(worker.port, "/operations/state")[0] == 401
+    for worker in workers.values():
+        told = await asyncio.to_thread(state, worker.port)
+        assert {(found["name"], *found["roles"]) for found in told["workers"]} == {
+            (other.name, role) for role, other in workers.items()
+        }
+        assert {entry["owner"] for entry in told["partitions"]} == {workers["stream"].name}
+        assert told["sink"]["workers"] == 1
+        assert told["all_well"], told["problems"]
+    for worker in workers.values():
         assert await worker.stop() == 0

@@ -16,6 +16,7 @@ from agents.holding import Holding
 from models.breaker import Breaker
 from tests.web.test_access import KEY, STAFF, TUTOR, Users, signed
 from tutormax_streams.backlog import Backlog
+from tutormax_streams.kafka import KafkaAway
 from tutormax_streams.settings import Settings
 from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.web.access import Access
@@ -24,7 +25,7 @@ from tutormax_streams.web.deployment import Silent, deployment
 from tutormax_streams.web.guard import USER, Limiter, guard
 from tutormax_streams.web.health import Health
 from tutormax_streams.web.lookups import HOPS
-from tutormax_streams.web.members import url_of
+from tutormax_streams.web.members import FRESH_SECONDS, Members, url_of
 from tutormax_streams.web.operations import PATH, Operations
 from tutormax_streams.web.worker_state import PERIOD_SECONDS, WorkerState, quantile
 
@@ -340,3 +341,31 @@ def test_the_url_of_a_member_of_a_group():
     assert [url_of(found) for found in (metadata(b""), metadata(b"[1]"), metadata(b'{"url": 3}'), b"", b"\x00")] == [
         None
     ] * 5
+
+
+async def test_members_elsewhere_are_asked_for_now_and_then_and_remembered_while_their_group_rebalances():
+    clock = Clock()
+    members = Members(Settings(web_url="http://w1:6066"), [], clock)
+    asked: list[str] = []
+    told: dict[str, Any] = {
+        "tutormax-stream": ["http://w1:6066", "http://w2:6066"],
+        "tutormax-sink": ["http://s1:6066"],
+    }
+
+    async def described(group: str) -> Any:
+        asked.append(group)
+        if isinstance(told[group], Exception):
+            raise told[group]
+        return told[group]
+
+    members._described = described  # type: ignore[method-assign]
+    everybody = {"http://w1:6066", "http://w2:6066", "http://s1:6066"}
+    assert await members.urls() == everybody
+    assert await members.urls() == everybody
+    assert sorted(asked) == ["tutormax-sink", "tutormax-stream"], "once each"
+    told |= {"tutormax-stream": None, "tutormax-sink": KafkaAway("no broker")}
+    clock.now += FRESH_SECONDS
+    assert await members.urls() == everybody
+    told["tutormax-sink"] = []
+    clock.now += FRESH_SECONDS
+    assert await members.urls() == everybody - {"http://s1:6066"}

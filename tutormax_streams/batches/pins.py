@@ -45,6 +45,7 @@ PRIVATE_NAMES = {
     f"{_CLIENT}._fetch_max_wait_ms": "test_fetches_are_tuned_and_their_answers_dated",
     f"{_CLIENT}._fetch_max_bytes": "test_fetches_are_tuned_and_their_answers_dated",
     f"{_CLIENT}._subscription": "test_fetches_are_tuned_and_their_answers_dated",
+    f"{_CLIENT}._partition_assignment_strategy": "test_members_of_a_group_without_tables_tell_their_url",
     f"{_PRODUCER}._ensure_producer": "test_the_producer_waits_for_all_replicas_and_is_idempotent",
     f"{_PRODUCER}._settings_extra": "test_the_producer_waits_for_all_replicas_and_is_idempotent",
     "faust.App._consumer": "test_the_thread_is_ours",

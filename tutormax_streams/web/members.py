@@ -1,7 +1,7 @@
 """The URLs of all workers of a deployment, of whatever roles.
 
-Of the groups that this worker belongs to, Faust's assignor knows every member as of the last rebalance. Of the others
-Kafka is asked, now and then while somebody wants to know: members hand it their URL when they join.
+Of the group with the tables Faust's assignor knows every member as of the last rebalance, in its own members. Of the
+others Kafka is asked, now and then while somebody wants to know: members hand it their URL when they join.
 """
 
 from __future__ import annotations
@@ -39,34 +39,33 @@ class Members:
 
     async def urls(self) -> set[str]:
         """Of every worker that is known of, this one included."""
-        ours = {app.conf.id for app in self._apps}
+        ours = {app.conf.id for app in self._apps if app.tables}
         others = {self._settings.stream_group, self._settings.sink_group} - ours
         told = await asyncio.gather(*(self._told(group) for group in others))
-        return {self._settings.advertised_url, *known(self._apps), *(url for urls in told for url in urls)}
+        return {self._settings.advertised_url, *self._assigned(), *(url for urls in told for url in urls)}
+
+    def _assigned(self) -> Iterable[str]:
+        """Members of groups with tables, as of the last rebalance."""
+        return (url for app in self._apps if app.tables for url in app.assignor.tables_metadata())
 
     async def _told(self, group: str) -> frozenset[str]:
         at, urls = self._elsewhere.get(group, (float("-inf"), frozenset()))
         if self._monotonic() - at < FRESH_SECONDS:
             return urls
         try:
-            urls = frozenset(await asyncio.wait_for(self._described(group), LONGEST_SECONDS))
+            described = await asyncio.wait_for(self._described(group), LONGEST_SECONDS)
         except (KafkaError, kafka.KafkaAway, TimeoutError) as away:
-            logger.info("members of group %s cannot be found out: %r", group, away)  # what was known goes on
+            logger.info("members of group %s cannot be found out: %r", group, away)
+            described = None
+        if described is not None:  # else what was known goes on
+            urls = frozenset(described)
         self._elsewhere[group] = (self._monotonic(), urls)
         return urls
 
-    async def _described(self, group: str) -> list[str]:
+    async def _described(self, group: str) -> list[str] | None:
         async with kafka.admin_client(self._settings) as admin:
-            return [url for metadata in await kafka.group_members(admin, group) if (url := url_of(metadata))]
-
-
-def known(apps: Iterable[faust.App]) -> set[str]:
-    """URLs of the members of the groups of `apps`, as of the last rebalance."""
-    found: set[str] = set()
-    for app in apps:
-        assignor: Any = app.assignor
-        found.update(assignor.tables_metadata(), assignor.external_topics_metadata())
-    return found
+            members = await kafka.group_members(admin, group)
+        return None if members is None else [url for metadata in members if (url := url_of(metadata))]
 
 
 def url_of(metadata: bytes) -> str | None:
