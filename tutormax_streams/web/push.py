@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 import faust
@@ -35,6 +36,7 @@ class Push:
         self._cors = cors
         self._totals = totals
         self._clock = clock
+        self._texts = lru_cache(maxsize=64)(self._made)  # written once for all sockets
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """`GET /events`: `metrics`, `tier`, `alert` and `reset`, as they happen; `Last-Event-ID` goes on where it left off."""
@@ -75,20 +77,10 @@ class Push:
             async for message in _messages(listener):
                 if message is None:
                     continue  # the protocol has a heartbeat of its own
-                if message.event == "metrics":
-                    data = orjson.loads(message.data)
-                    who = {"tutor_id": data["tutor_id"], "tutor_name": data["tutor_name"]}
-                    when = data["as_of"].removesuffix("Z")
-                    for window, row in data["windows"].items():
-                        await self._send(
-                            socket, "metrics_update", {**who, "window": window, "calculation_date": when, **row}
-                        )
-                elif message.alert is not None:
-                    await self._send(socket, "alert", alert_messages.platform_alert(message.alert))
-                    if task := alert_messages.platform_intervention(message.alert):
-                        await self._send(socket, "intervention", task)
-                elif message.event == "reset":
+                if message.event == "reset":
                     await self._send(socket, "analytics_update", await self._known_totals())
+                for text in self._texts(message):
+                    await asyncio.wait_for(socket.send_str(text), LONGEST_WRITE_SECONDS)
         await socket.close()  # too slow, or gone
 
     def _known_origin(self, request: web.Request) -> None:
@@ -103,9 +95,28 @@ class Push:
         except SinkUnavailable as away:
             return {"unavailable": str(away)}
 
+    def _made(self, message: Message) -> tuple[str, ...]:
+        return tuple(self._text(kind, data) for kind, data in _platform_messages(message))
+
+    def _text(self, kind: str, data: dict[str, Any]) -> str:
+        return orjson.dumps({"type": kind, "data": data, "timestamp": naive(self._clock())}).decode()
+
     async def _send(self, socket: web.WebSocketResponse, kind: str, data: dict[str, Any]) -> None:
-        text = orjson.dumps({"type": kind, "data": data, "timestamp": naive(self._clock())}).decode()
-        await asyncio.wait_for(socket.send_str(text), LONGEST_WRITE_SECONDS)
+        await asyncio.wait_for(socket.send_str(self._text(kind, data)), LONGEST_WRITE_SECONDS)
+
+
+def _platform_messages(message: Message) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a change is to the platform's front end: type and data of its messages."""
+    if message.event == "metrics":
+        data = orjson.loads(message.data)
+        who = {"tutor_id": data["tutor_id"], "tutor_name": data["tutor_name"]}
+        when = data["as_of"].removesuffix("Z")
+        for window, row in data["windows"].items():
+            yield "metrics_update", {**who, "window": window, "calculation_date": when, **row}
+    elif message.alert is not None:
+        yield "alert", alert_messages.platform_alert(message.alert)
+        if task := alert_messages.platform_intervention(message.alert):
+            yield "intervention", task
 
 
 async def _messages(listener: Listener) -> AsyncIterator[Message | None]:
