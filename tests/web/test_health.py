@@ -14,6 +14,7 @@ from tutormax_streams.embedded.server import HOST, free_port
 from tutormax_streams.refused import CONFIGURATION, Refused
 from tutormax_streams.settings import Settings
 from tutormax_streams.telemetry import Telemetry
+from tutormax_streams.web.guard import HEADERS
 from tutormax_streams.web.health import Health, HealthServer, probes
 
 PATHS = ("/livez", "/readyz", "/startupz", "/metrics", "/version")
@@ -96,6 +97,7 @@ async def test_a_server_of_their_own_has_nothing_else_and_frees_its_port():
         for path, status in (*((path, 200) for path in PATHS), ("/tutors", 404), ("/operations/state", 404)):
             async with client.get(f"http://{HOST}:{port}{path}") as answer:
                 assert answer.status == status, path
+                assert {name: answer.headers[name] for name in HEADERS} == HEADERS
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((HOST, port))

@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.web.asking import json_answer
+from tutormax_streams.web.guard import HEADERS
 
 STOP_SECONDS: Final = 1.0  # nothing here takes longer
 
@@ -125,6 +126,10 @@ def attach(app: faust.App, served: dict[str, Handle]) -> None:
         serve(path, handle)
 
 
+async def _with_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
 class HealthServer(Service):
     """Serves the endpoints on a port of their own. Started before the apps and stopped after them."""
 
@@ -132,6 +137,7 @@ class HealthServer(Service):
         super().__init__(**options)
         server = web.Application()
         server.add_routes([web.get(path, handle) for path, handle in served.items()])
+        server.on_response_prepare.append(_with_headers)
         self._runner = web.AppRunner(server, access_log=None, shutdown_timeout=STOP_SECONDS)
         self._host, self._port = host, port
 
