@@ -36,6 +36,7 @@ HEADERS: Final = {
 }
 USER: Final = web.RequestKey("user", User)
 MOST_SUBJECTS: Final = 100_000
+CLOSED_SECONDS: Final = "5"  # after them a closed door is worth another knock
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -81,7 +82,7 @@ def guard(
         except Refused as refused:
             return refuse(refused.status, str(refused), **{"WWW-Authenticate": "Bearer"})
         except Closed as closed:
-            return refuse(503, f"lookups are closed: {closed}", **{"Retry-After": "5"})
+            return refuse(503, f"lookups are closed: {closed}", **{"Retry-After": CLOSED_SECONDS})
         if wait := limiter.wait_seconds(user.user_id):
             return refuse(429, "Too many requests", **{"Retry-After": str(int(wait) + 1)})
         request[USER] = user

@@ -12,11 +12,12 @@ from models.rows import TIER_NAMES
 from tutormax_streams.postgres.stored_figures import SORTS, Page, StoredFigures, StoredTutor
 from tutormax_streams.web import answers
 from tutormax_streams.web.answers import Found
-from tutormax_streams.web.asking import bad, cursor, json_answer, number_of, read_cursor, window_of
+from tutormax_streams.web.asking import bad, cursor, json_answer, read_cursor, whole_of, window_of
 from tutormax_streams.web.guard import only_allowed, staff_only
 
 MOST_IDS: Final = 500
 MOST_LIMIT: Final = 500
+USUAL_LIMIT: Final = 50
 
 
 class Lists:
@@ -52,13 +53,13 @@ class Lists:
         staff_only(request)
         query = request.query
         sort = query.get("sort", "tutor_id")
-        column = next((name for name in SORTS if name == sort.lstrip("-")), None)
+        column = next((name for name in SORTS if name == sort.removeprefix("-")), None)
         if column is None:
             raise bad(f"sort must be one of {', '.join(SORTS)}, with - before it to sort downwards")
         tier = query.get("tier") or None
         if tier is not None and tier not in TIER_NAMES:
             raise bad(f"tier must be one of {', '.join(TIER_NAMES)}")
-        limit = int(number_of(request, "limit", 50, 1, MOST_LIMIT) or 0)
+        limit = whole_of(request, "limit", USUAL_LIMIT, 1, MOST_LIMIT)
         page = Page(
             window=window_of(request),
             sort=column,

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 HOPS: Final = "X-Tutormax-Forwarded"
 FORWARD_SECONDS: Final = 2.0
 TREND_DAYS: Final = 30
+MOST_AGE_SECONDS: Final = 1e9
 DAY_US: Final = 86_400_000_000
 
 Shape = Callable[[Found, int], dict[str, Any]]
@@ -83,7 +84,7 @@ class Lookups:
 
     async def _tutor(self, request: web.Request, tutor_id: str, shape: Shape) -> web.Response:
         only_allowed(request, tutor_id)
-        max_age = number_of(request, "max_age", None, 0.0, 1e9)
+        max_age = number_of(request, "max_age", None, 0.0, MOST_AGE_SECONDS)
         try:
             update = self._owners.current(tutor_id)
         except NotHere:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tutormax_streams.web.access import Access, Closed, Refused, bearer
 from tutormax_streams.web.answers import error
-from tutormax_streams.web.guard import COOKIE, USER
+from tutormax_streams.web.guard import CLOSED_SECONDS, COOKIE, USER
 
 STATIC: Final = Path(str(resources.files("tutormax_streams.web").joinpath("static")))
 LONGEST_SIGNED_IN_SECONDS: Final = 12 * 3600
@@ -47,9 +47,11 @@ def attach(app: faust.App, access: Access, clock: Callable[[], int]) -> None:
             try:
                 await access.user(token)
             except Refused as refused:
-                return web.json_response(error(str(refused), clock()), status=refused.status)
+                headers = {"WWW-Authenticate": "Bearer"}
+                return web.json_response(error(str(refused), clock()), status=refused.status, headers=headers)
             except Closed as closed:
-                return web.json_response(error(f"lookups are closed: {closed}", clock()), status=503)
+                headers = {"Retry-After": CLOSED_SECONDS}
+                return web.json_response(error(f"lookups are closed: {closed}", clock()), status=503, headers=headers)
             response = web.Response(status=204)
             response.set_cookie(
                 COOKIE,
