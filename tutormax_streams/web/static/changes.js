@@ -14,7 +14,7 @@ export function changes() {
   hint();
 
   function hint() {
-    setText(byId("changes-hint"), count ? `${count.toLocaleString("en")} since ${since}. Choose one to open the tutor.` : `None since ${since}. They appear here by themselves.`);
+    setText(byId("changes-hint"), count ? `${count.toLocaleString("en")} since ${since}, as they happen` : "No tier has changed since this page was opened.");
   }
 
   function show() {
@@ -50,7 +50,7 @@ function line(event) {
       make("span", { class: `way ${way.toLowerCase()}` }, way),
       make("span", { class: "name" }, event.tutor_name || event.tutor_id),
       make("time", { datetime: at.toISOString() }, clock(at)),
-      make("span", { class: "step" }, tierMark(event.old), make("span", { class: "to" }, "to"), tierMark(event.new)),
+      make("span", { class: "step" }, tierMark(event.old), make("span", { class: "unseen" }, " to "), make("span", { class: "to", "aria-hidden": "true" }, "→"), tierMark(event.new)),
     ),
   );
 }

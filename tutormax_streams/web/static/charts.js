@@ -76,7 +76,7 @@ function nameLines(plot) {
 /** Tutors per tier over time. `data`: [seconds since 1970, one list per tier]. */
 export function tierChart(box, data) {
   const options = {
-    height: 250,
+    height: 262,
     padding: [10, 112, 0, 0],
     cursor: { y: false, points: { size: 6 } },
     scales: {
@@ -107,7 +107,7 @@ export function trendChart(box, { seconds, values, format, whole = false, range 
   const { stepped } = window.uPlot.paths;
   const options = {
     height: 120,
-    padding: [8, 12, 0, 0],
+    padding: [8, 22, 0, 0],
     cursor: { y: false, points: { size: 6 } },
     scales: {
       x: { range: [seconds[0], seconds.at(-1)] },

@@ -1,5 +1,6 @@
 // The composition: who is signed in, which page is shown, and what feeds it.
 import { Refused, get, keepAsking, signOut } from "./api.js";
+import { alerts } from "./alerts.js";
 import { changes } from "./changes.js";
 import { byId, make, setText } from "./dom.js";
 import { listen } from "./live.js";
@@ -20,6 +21,7 @@ let stops = [];
 let table = null;
 let page = null;
 let oldest = null;
+let left = null; // how the list stood when a tutor's page was opened, and whose
 
 function show(part) {
   for (const id of PARTS) byId(id).hidden = id !== part;
@@ -44,6 +46,7 @@ function route() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   if (path === "main") return; // the skip link
   const id = path.startsWith("tutor/") ? decoded(path.slice(6)) : user.is_staff ? null : user.tutor_id;
+  if (!byId("overview").hidden) left = { id, scroll: scrollY, from: document.activeElement };
   page?.stop();
   page = null;
   if (id === null && !user.is_staff) {
@@ -56,11 +59,21 @@ function route() {
     document.title = "Tutor performance";
     if (!table) startOverview(new URLSearchParams(query));
     table.visible();
+    comeBack();
     return;
   }
   show("tutor");
   page = tutorPage(byId("tutor"), id, user.is_staff);
   scrollTo(0, 0);
+}
+
+/** From a tutor's page to where the list was left, the keyboard on what opened that page. */
+function comeBack() {
+  if (!left) return;
+  if (left.from?.isConnected && left.from !== document.body) left.from.focus({ preventScroll: true });
+  else table.focus(left.id);
+  scrollTo(0, left.scroll);
+  left = null;
 }
 
 function decoded(text) {
@@ -74,10 +87,12 @@ function decoded(text) {
 /** Made when the dashboard is first shown, and kept: its lines begin where the page was opened. */
 let top = null;
 let feed = null;
+let warnings = null;
 
 function startOverview(query) {
   top ??= overview((tier) => table.setTier(tier));
   feed ??= changes();
+  warnings ??= alerts();
   table = tutorTable(query, (tier) => top.select(tier));
   stops.push(table.stop);
   const poll = keepAsking({
@@ -92,6 +107,13 @@ function startOverview(query) {
     fail: (refused) => banner(refusal(refused, () => poll.now())),
   });
   stops.push(poll.stop);
+  const pulse = keepAsking({
+    ask: (signal) => get("/operations/state", {}, signal),
+    everySeconds: POLL_SECONDS,
+    show: ({ freshness }) => top.flow(freshness),
+    fail: () => top.flow(null), // the figures of tutors do not depend on it
+  });
+  stops.push(pulse.stop);
 }
 
 function startLive() {
@@ -109,6 +131,7 @@ function startLive() {
       top?.moved(event);
       feed?.add(event);
     },
+    alert: (event) => warnings?.add(event),
     reset() {
       table?.reload();
       page?.reload();
@@ -181,6 +204,11 @@ const themed = () => byId("theme").setAttribute("aria-pressed", String(document.
 document.addEventListener("theme", themed);
 themed();
 addEventListener("hashchange", route);
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || event.defaultPrevented || !user?.is_staff || byId("tutor").hidden) return;
+  if (event.target.closest?.("select, input")) return; // it closes a list of choices
+  location.hash = "#/";
+});
 setInterval(aged, 1000);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the fragment is the page's address

@@ -4,8 +4,8 @@ const FIRST_RETRY_MS = 2_000;
 const MOST_RETRY_MS = 60_000;
 
 /**
- * Opens `/events`. `on.state(state)` hears "live", "waiting" or "offline"; `on.metrics`, `on.tier` and `on.reset` hear the
- * events. `on.refused()` is called when the server would not open the stream, before the next attempt.
+ * Opens `/events`. `on.state(state)` hears "live", "waiting" or "offline"; `on.metrics`, `on.tier`, `on.alert` and
+ * `on.reset` hear the events. `on.refused()` is called when the server would not open the stream, before the next attempt.
  */
 export function listen(on) {
   let source = null;
@@ -28,7 +28,7 @@ export function listen(on) {
       timer = setTimeout(open, wait);
       wait = Math.min(wait * 2, MOST_RETRY_MS);
     });
-    for (const name of ["metrics", "tier", "reset"]) {
+    for (const name of ["metrics", "tier", "alert", "reset"]) {
       source.addEventListener(name, (event) => {
         let data;
         try {

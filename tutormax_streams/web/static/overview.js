@@ -13,10 +13,16 @@ const TOTALS = [
   ["Sessions", "total_sessions_7day", 0, "in 7 days"],
   ["Sessions", "total_sessions_30day", 0, "in 30 days"],
 ];
+/** Of the deployment's last minutes, from /operations/state. */
+const FLOW = [
+  ["Event to row", ({ p50_seconds: seconds }) => number(seconds, 1), "s, median"],
+  ["Events", ({ events, period_seconds: seconds }) => number(seconds ? events / seconds : null, 1), "a second"],
+];
 
 /** `onTier(tier|null)` is told which tier somebody chose. */
 export function overview(onTier) {
   const totals = buildTotals();
+  const flow = buildFlow();
   const bars = buildBars(onTier);
   const history = buildHistory();
   let counts = null;
@@ -29,6 +35,8 @@ export function overview(onTier) {
 
   return {
     select: bars.select,
+    /** How fresh rows are and how many events come; null where nobody can say. */
+    flow,
     /** `/dashboard/analytics` as it was answered. */
     answer(answer) {
       totals(answer);
@@ -56,6 +64,17 @@ function buildTotals() {
   });
   return (answer) => {
     for (const { value, name, digits } of cells) setText(value, number(answer[name], digits));
+  };
+}
+
+function buildFlow() {
+  const cells = FLOW.map(([label, text, unit]) => {
+    const value = make("span", { class: "value" }, "–");
+    byId("totals").append(make("div", {}, make("dt", {}, label), make("dd", {}, value, make("span", { class: "unit" }, ` ${unit}`))));
+    return { value, text };
+  });
+  return (freshness) => {
+    for (const { value, text } of cells) setText(value, freshness ? text(freshness) : "–");
   };
 }
 
