@@ -21,12 +21,12 @@ from tutormax_streams.settings import Settings
 from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.web.access import Access
 from tutormax_streams.web.cors import Cors
-from tutormax_streams.web.deployment import Silent, deployment
+from tutormax_streams.web.deployment import Gone, Silent, deployment
 from tutormax_streams.web.guard import USER, Limiter, guard
 from tutormax_streams.web.health import Health
 from tutormax_streams.web.lookups import HOPS
 from tutormax_streams.web.members import FRESH_SECONDS, Members, url_of
-from tutormax_streams.web.operations import PATH, Operations
+from tutormax_streams.web.operations import GONE_SECONDS, PATH, Operations
 from tutormax_streams.web.worker_state import PERIOD_SECONDS, WorkerState, quantile
 
 
@@ -190,13 +190,22 @@ def test_without_troubles_all_is_well_and_figures_are_put_together():
 
 
 def test_a_worker_that_does_not_answer_is_named_with_what_it_holds():
-    answer = deployment([said_by("a", [0, 1])], [Silent("http://b:6066", 12.34)], OWNERS, 5)
+    answer = deployment([said_by("a", [0, 1])], [Silent("http://b:6066", None, 12.34)], OWNERS, 5)
     assert answer["workers"][1] == {"url": "http://b:6066", "answers": False, "name": None, "silent_seconds": 12.3}
     assert [entry["state"] for entry in answer["partitions"]] == [
         "serving", "serving", "no answer", "no answer", "no owner",
     ]  # fmt: skip
     assert texts(answer) == ["http://b:6066: no answer for 12 s", "1 of 5 partitions has no owner"]
     assert not answer["all_well"]
+    named = deployment([said_by("a", [0, 1])], [Silent("http://b:6066", "b", 1.0)], OWNERS, 4)
+    assert (named["workers"][1]["name"], named["partitions"][3]["owner"]) == ("b", "b")
+    assert texts(named) == ["b: no answer for 1 s"]
+
+
+def test_a_worker_that_has_left_is_told_for_a_while():
+    answer = deployment([said_by("a", [0, 1, 2, 3])], [], {}, 4, [Gone("b", 34.4)])
+    assert answer["problems"] == [{"level": "odd", "text": "b left 34 s ago"}]
+    assert [worker["name"] for worker in answer["workers"]] == ["a"]
 
 
 def test_a_worker_without_tables_finds_owners_in_what_the_others_say():
@@ -303,9 +312,8 @@ async def test_all_others_are_asked_with_the_callers_token_and_none_of_them_twic
         assert (passed_on["worker"]["name"], len(asked)) == ("w1", 1), "nobody else is asked"
         clock.now += 8
         known.members = {"http://w1:6066", good, bad}
-        assert [told["url"] for told in (await (await client.get(PATH, headers=bearer)).json())["workers"]] == [
-            good, "http://w1:6066", bad,
-        ]  # fmt: skip
+        body = await (await client.get(PATH, headers=bearer)).json()
+        assert [told["url"] for told in body["workers"]] == [good, "http://w1:6066", bad]
         tutor = {"Authorization": f"Bearer {signed({'sub': str(TUTOR.user_id)})}"}
         assert [(await client.get(PATH, headers=headers)).status for headers in ({}, tutor)] == [401, 403]
     await operations.close()
@@ -315,7 +323,9 @@ async def test_since_when_a_worker_has_not_answered(others: Any):
     (good, _), _, servers = others
     clock, members = Clock(), Known(good)
     known: Any = members
-    operations = Operations(WorkerState(Worker()), known, dict, 4, lambda: 0, clock)
+    worker = Worker()
+    worker.held = lambda: dict.fromkeys(range(4), True)
+    operations = Operations(WorkerState(worker), known, dict, 4, lambda: 0, clock)
 
     @web.middleware
     async def as_staff(request: web.Request, handler: Any) -> Any:
@@ -329,7 +339,11 @@ async def test_since_when_a_worker_has_not_answered(others: Any):
         await servers[0].close()
         clock.now += 9
         silent = (await (await client.get(PATH)).json())["workers"][-1]
-        assert silent == {"url": good, "answers": False, "name": None, "silent_seconds": 9.0}
+        assert silent == {"url": good, "answers": False, "name": "b", "silent_seconds": 9.0}
+        members.members = set()
+        assert texts(await (await client.get(PATH)).json()) == ["b left 9 s ago"]
+        clock.now += GONE_SECONDS
+        assert texts(await (await client.get(PATH)).json()) == []
     await operations.close()
 
 

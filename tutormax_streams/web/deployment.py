@@ -18,19 +18,31 @@ class Silent(NamedTuple):
     """A worker that does not answer."""
 
     url: str
-    seconds: float | None  # since it last did; None: it never has
+    name: str | None = None  # that it last had
+    seconds: float | None = None  # since it last answered; None: it never has
 
     def answer(self) -> dict[str, Any]:
-        return {"url": self.url, "answers": False, "name": None, "silent_seconds": _rounded(self.seconds)}
+        return {"url": self.url, "answers": False, "name": self.name, "silent_seconds": _rounded(self.seconds)}
+
+
+class Gone(NamedTuple):
+    """A worker that belongs to no group any more."""
+
+    name: str
+    seconds: float  # since it last answered
 
 
 def deployment(
-    states: Sequence[State], silent: Sequence[Silent], owners: Mapping[int, str], partitions: int
+    states: Sequence[State],
+    silent: Sequence[Silent],
+    owners: Mapping[int, str],
+    partitions: int,
+    gone: Sequence[Gone] = (),
 ) -> dict[str, Any]:
     """`owners` gives the URL by partition of the tables, as far as it is known; `partitions` how many there are."""
     listed = _partitions(states, silent, owners, partitions)
     letters = _dead_letters(states)
-    problems = _problems(states, silent, listed, letters)
+    problems = _problems(states, silent, gone, listed, letters)
     return {
         "all_well": not problems,
         "problems": problems,
@@ -54,7 +66,7 @@ def _partitions(
     """Every partition of the tables once."""
     by_url = {state["url"]: state for state in states}
     said = {p: state["url"] for state in states if state["tables"] for p in state["tables"]["partitions"]}
-    quiet = {worker.url for worker in silent}
+    quiet = {worker.url: worker.name for worker in silent}
     listed = []
     for partition in range(partitions):
         url = owners.get(partition, said.get(partition))
@@ -69,7 +81,7 @@ def _partitions(
             if partition in tables["serving"]
             else "catching up"
         )
-        name = state["name"] if state is not None else url
+        name = state["name"] if state is not None else quiet.get(url or "") or url
         listed.append({"partition": partition, "owner": name, "url": url, "state": standing})
     return listed
 
@@ -141,14 +153,16 @@ def _sink(states: Sequence[State]) -> dict[str, Any] | None:
 def _problems(
     states: Sequence[State],
     silent: Sequence[Silent],
+    gone: Sequence[Gone],
     partitions: Sequence[Mapping[str, Any]],
     letters: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, str]]:
     """The worst first. `level`: bad (work stands, or may) or odd (somebody should know)."""
-    bad, odd = [], []
+    bad: list[str] = []
+    odd: list[str] = []
     for worker in silent:
         since = "" if worker.seconds is None else f" for {worker.seconds:.0f} s"
-        bad.append(f"{worker.url}: no answer{since}")
+        bad.append(f"{worker.name or worker.url}: no answer{since}")
     ownerless = sum(partition["owner"] is None for partition in partitions)
     if ownerless:
         bad.append(f"{ownerless} of {len(partitions)} partitions {'has' if ownerless == 1 else 'have'} no owner")
@@ -158,6 +172,7 @@ def _problems(
             bad.extend(f"{state['name']}, {role}{since}: {reason}" for reason in found["reasons"])
     if not silent and not any("sink" in state["roles"] for state in states):
         bad.append("no worker has the role sink: nothing is written to PostgreSQL")
+    odd.extend(f"{worker.name} left {worker.seconds:.0f} s ago" for worker in sorted(gone))
     for topic, lag in _topics(states).items():
         if lag["lag_seconds"] >= LATE_SECONDS:
             odd.append(f"{topic} is {lag['lag_seconds']:.0f} s behind")

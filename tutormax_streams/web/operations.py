@@ -20,7 +20,7 @@ from yarl import URL
 
 from tutormax_streams.web.answers import naive
 from tutormax_streams.web.asking import json_answer
-from tutormax_streams.web.deployment import Silent, deployment
+from tutormax_streams.web.deployment import Gone, Silent, deployment
 from tutormax_streams.web.guard import staff_only
 from tutormax_streams.web.lookups import HOPS
 from tutormax_streams.web.members import Members
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 PATH: Final = "/operations/state"
 ASK_SECONDS: Final = 1.5
+GONE_SECONDS: Final = 300.0  # for so long it is told that a worker has left
 
 
 class Operations:
@@ -50,7 +51,7 @@ class Operations:
         self._partitions = partitions
         self._clock = clock
         self._monotonic = monotonic
-        self._answered: dict[str, float] = {}  # when others last did
+        self._answered: dict[str, tuple[float, str]] = {}  # when others last did, and their names
         self._client: aiohttp.ClientSession | None = None
 
     async def state(self, request: web.Request) -> web.Response:
@@ -63,13 +64,27 @@ class Operations:
         passed = {name: request.headers[name] for name in ("Authorization", "Cookie") if name in request.headers}
         others = sorted((await self._members.urls()) - {own["url"]})
         told = dict(zip(others, await asyncio.gather(*(self._ask(url, passed) for url in others)), strict=True))
-        now = self._monotonic()
-        last = {url: now if told[url] else self._answered.get(url) for url in others}
-        self._answered = {url: at for url, at in last.items() if at is not None}
-        silent = [Silent(url, None if at is None else now - at) for url, at in last.items() if not told[url]]
         states = [own, *(worker for worker in told.values() if worker)]
-        answer = deployment(states, silent, self._owners(), self._partitions)
+        silent, gone = self._missing(told)
+        answer = deployment(states, silent, self._owners(), self._partitions, gone)
         return json_answer({**head, "asked": own["name"], **answer})
+
+    def _missing(self, told: Mapping[str, Any]) -> tuple[list[Silent], list[Gone]]:
+        """Who of those asked does not answer, and who answered lately and is known of no more."""
+        now = self._monotonic()
+        self._answered |= {url: (now, worker["name"]) for url, worker in told.items() if worker}
+        self._answered = {
+            url: (at, name) for url, (at, name) in self._answered.items() if url in told or now - at < GONE_SECONDS
+        }
+        silent = []
+        for url in (url for url, worker in told.items() if not worker):
+            at, name = self._answered.get(url, (None, None))
+            silent.append(Silent(url, name, None if at is None else now - at))
+        here = {worker["name"] for worker in told.values() if worker}  # one that came back may have another URL
+        gone = [
+            Gone(name, now - at) for url, (at, name) in self._answered.items() if url not in told and name not in here
+        ]
+        return silent, gone
 
     async def _ask(self, url: str, passed: dict[str, str]) -> dict[str, Any] | None:
         if self._client is None:
