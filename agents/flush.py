@@ -24,7 +24,7 @@ from models import alerts, metrics
 from models.alerts import Alert
 from models.events import Origin
 from models.metrics import Head, MetricsUpdated
-from tutormax_streams.batches import Gathering, Partitioner, RecordBatch, drive
+from tutormax_streams.batches import Gathering, Partitioner, RecordBatch, drive, reached
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,7 @@ class Flush:
         if outcome.fenced:
             logger.warning("%s records of metrics refused: a newer one is stored", outcome.fenced)
         if outcome.alerts:
+            await reached("alerts not told")
             await self._tell(outcome.alerts)
 
     async def _tell(self, told: Sequence[Alert]) -> None:

@@ -21,7 +21,7 @@ from agents.ports import Clock, DeadLetters, Records, RecordsWritten, Sender, Te
 from models import wire
 from models.events import KIND_OF, Enriched
 from models.metrics import utc_text
-from tutormax_streams.batches import Gathering, Partitioner, RecordBatch, drive
+from tutormax_streams.batches import Gathering, Partitioner, RecordBatch, drive, reached
 
 MOST_EVENTS = 2_000  # per transaction
 RETRY_PARKED_SECONDS = 5.0
@@ -100,6 +100,8 @@ class Persist:
 
     async def _settle(self, outcome: RecordsWritten) -> None:
         """Announce what was written and refuse what cannot be; both confirmed before the offsets move."""
+        if outcome.written:
+            await reached("rows not announced")
         confirmations: list[asyncio.Future[Any]] = []
         announcements: dict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
         for row in outcome.written:

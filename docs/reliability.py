@@ -6,11 +6,12 @@ is only what the campaign cannot know: which bugs it found, and what shows that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from docs.generate import table
+from docs.generate import SPEED, table
 from tests.faults import campaign
 from tests.faults.registry import FAULTS, Fault
 from tests.faults.results import Result, locked, read
@@ -55,8 +56,8 @@ HEAD: Final = """# Reliability
 What happens to rows when something breaks, as measured. Each line is the newest run of one fault by `make faults`: three
 workers (four where scaled) on a real Apache Kafka and PostgreSQL, a steady stream of hard events (duplicates, shuffles,
 corrections, moves, ratings of foreign sessions, feedback before its session, poison), and the fault. Then two verdicts:
-PostgreSQL and the dead letters against a brute-force oracle that shares no code with the product, and the same once more
-after all local state was deleted and read back from the changelogs. *lost*, *doubled* and *wrong* count rows and letters
+PostgreSQL, the dead letters and the announcements against a brute-force oracle that shares no code with the product, and
+the same once more after all local state was deleted and read back from the changelogs. *lost*, *doubled* and *wrong* count rows and letters
 over both verdicts. *oldest* is the greatest age of an event that was not in its row yet, from the beginning of the fault;
 *fresh after* says how long after the fault's end rows were less than 5 s old again, for good. *gave up* counts workers
 that ended by themselves, with a reason and a code other than 0, and were started again as any orchestrator does.
@@ -88,6 +89,10 @@ def page(results: Sequence[Result]) -> str:
     parts = [HEAD, table(heading, rows), ""]
     parts += [
         summary(results, runs),
+        "",
+        "## Speed of healing",
+        "",
+        healing(runs, SPEED.read_text(encoding="utf-8") if SPEED.exists() else ""),
         "",
         "## Faults",
         "",
@@ -131,6 +136,31 @@ def summary(results: Sequence[Result], runs: dict[str, Result]) -> str:
     if missing:
         sentences.append(f"Not run yet: {', '.join(sorted(missing))}.")
     return " ".join(sentences)
+
+
+def healing(runs: dict[str, Result], benchmarks: str) -> str:
+    """How quickly things heal, beside what is stated and aimed at."""
+
+    def of(name: str, figure: Callable[[Result], float]) -> str:
+        return f"{figure(runs[name]):.1f} s" if name in runs else "not measured"
+
+    def by_bench(pattern: str, otherwise: str) -> tuple[str, str]:
+        found = re.search(pattern, benchmarks)
+        return (f"{otherwise}, {found[1]}", f"{found[2]} s") if found else (otherwise, "not measured")
+
+    warm = by_bench(r"recovery of (\d[^,]*),.*? beyond a start of ([\d.]+) s", "a worker starts again on its disk")
+    cold = by_bench(r"\| recovery of ([^|]*), seconds \| (\d+) \|", "the state is read back from nothing")
+    one = "one worker of three is killed and stays away: all rows fresh again"
+    rolling = "three workers are restarted one after the other: greatest age of a row"
+    return table(
+        ["what", "measured", "limit", "aim", "by"],
+        [
+            [one, of("kill9-one", lambda run: run.fresh_after), "30 s", "15 s", "[kill9-one](#kill9-one)"],
+            [rolling, of("sigterm", lambda run: run.worst_age), "60 s", "", "[sigterm](#sigterm)"],
+            [*warm, "10 s", "", "`make bench`"],
+            [*cold, "120 s", "60 s", "`make bench`"],
+        ],
+    )
 
 
 def details(runs: dict[str, Result]) -> list[str]:

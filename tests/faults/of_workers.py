@@ -20,7 +20,7 @@ TIMES_FOR_ALL = 5  # so often a point is tried before never coming to it is a fa
 
 
 @fault(
-    "kill9", 1, "SIGKILL of a random worker every 0.1 to 10 s", times=100, short_times=5,
+    "kill9", 1, "SIGKILL of a random worker every 0.1 to 10 s", times=100, short_times=3,
     raw_partitions={"tutors": 7, "sessions": 1},
 )  # fmt: skip
 async def kill_workers(run: Run) -> None:
@@ -122,7 +122,7 @@ async def crash_at_points(run: Run) -> None:
 def pair(rng: random.Random, number: int) -> tuple[str, int, int]:
     """(point, occurrence, milliseconds until the crash): each point in its turn."""
     point = POINTS[number % len(POINTS)]
-    rare = point in ("recovering", "rebalancing", "letter sent")
+    rare = point in ("recovering", "rebalancing", "letter sent", "alerts not told")
     return point, rng.randrange(1, 3 if rare else 15), rng.choice((0, 0, 10, 60))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ from tutormax_streams.topics import RAW
 
 WARM_SECONDS = 3.0
 MOST_AGE_SECONDS = 60.0  # that is promised of rows
+SHORT_STILL_FRESH_SECONDS = 4.0
 STILL_FRESH_SECONDS = 12.0  # so long rows must stay fresh: a session times out in 10 s
 QUIET_SECONDS = 180.0
 CONVERGENCE_SECONDS = 40.0
@@ -44,7 +46,11 @@ class Run:
         self.database_name = database
         url = ground.postgres.conninfo(database)
         self.deployment = Deployment(
-            ground.kafka.bootstrap_servers, url, home, partitions=PARTITIONS, settings=dict(fault.settings)
+            ground.kafka.bootstrap_servers,
+            url,
+            home,
+            partitions=PARTITIONS,
+            settings={"TUTORMAX_ALERT_SETTLE_SECONDS": "1", **fault.settings},
         )
         self.doors = ground.take_doors(fault.workers) if fault.proxied else []
         """By worker, if the fault needs them."""
@@ -129,7 +135,7 @@ class Run:
                 began = time.monotonic()
                 await self.fault.happen(self)
                 over = self._over or time.monotonic()
-                await self.until_fresh(over)
+                await self.until_fresh(over, SHORT_STILL_FRESH_SECONDS if self.is_short else STILL_FRESH_SECONDS)
             result.worst_age, result.fresh_after = self.load.worst_age(began), self.load.fresh_after(over)
             await self.ready()
             result.tally = await self.verdict()
@@ -195,9 +201,19 @@ class Run:
         differences += await asyncio.to_thread(judge.wrong_metrics, deployment.database, oracle, newer_than_us, mode)
         if self._strangers:
             differences = [difference for difference in differences if not isinstance(difference, judge.Doubled)]
-        return differences + judge.wrong_letters(
+        differences += judge.wrong_letters(
             self._without_strangers(await deployment.letters()), self._without_strangers(self._raw_letters or {})
         )
+        if differences:
+            return differences  # what follows is long to read
+        announced, alerts = [
+            [json.loads(record.value) for record in await deployment.read(topic)]
+            for topic in (deployment.topics.persisted, deployment.topics.alerts)
+        ]
+        differences += judge.wrong_announcements(announced, oracle)
+        differences += await asyncio.to_thread(judge.untold_alerts, deployment.database, alerts)
+        self.notes["alerts"] = len({alert["id"] for alert in alerts})
+        return differences
 
     def _without_strangers(self, letters: dict[Position, bytes]) -> dict[Position, bytes]:
         return {place: value for place, value in letters.items() if place not in self._strangers}

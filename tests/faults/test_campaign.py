@@ -201,6 +201,23 @@ def test_the_page_shows_the_newest_run_of_each_fault():
     assert "Not right: kill9." in reliability.page([right, wrong])
 
 
+def test_the_table_of_healing_takes_its_figures_from_runs_and_benchmarks():
+    runs = {
+        "kill9-one": Result("kill9-one", 3, 1, fresh_after=13.5),
+        "sigterm": Result("sigterm", 3, 1, worst_age=18.2),
+    }
+    bench = (
+        "| recovery of 10,000 tutors x 90 days, extrapolated, seconds | 49 | 120 | 60 |\n"
+        "recovery of 305 tutors x 90 days, 160,751 changelog records: 1.5 s beyond a start of 5.2 s, 107,445 records/s\n"
+    )
+    table = reliability.healing(runs, bench)
+    assert "all rows fresh again | 13.5 s | 30 s | 15 s |" in table
+    assert "greatest age of a row | 18.2 s | 60 s |" in table
+    assert "on its disk, 305 tutors x 90 days | 5.2 s | 10 s |" in table
+    assert "from nothing, 10,000 tutors x 90 days, extrapolated | 49 s | 120 s | 60 s |" in table
+    assert reliability.healing({}, "").count("| not measured |") == 4
+
+
 async def test_rows_are_as_old_as_the_first_session_that_they_do_not_count(deploy: Deploy):
     load = Load(deploy(), seed=1, per_second=1)
     now = time.monotonic()

@@ -23,6 +23,13 @@ KEYS: dict[LiteralString, str] = {
     "student_feedback": "feedback_id",
     "tutor_events": "event_id",
 }
+ANNOUNCED = {
+    "tutors": ("tutor", "updated_at"),
+    "sessions": ("session", "updated_at"),
+    "student_feedback": ("feedback", "submitted_at"),
+    "tutor_events": ("tutor_event", "event_timestamp"),
+}
+"""By table: kind of the announcement, and the column that says which version."""
 MOST_SHOWN = 8
 
 Position = tuple[str, int, int]  # short topic name, partition, offset
@@ -96,6 +103,34 @@ def wrong_metrics(url: str, oracle: Oracle, newer_than_us: int = 0, mode: str = 
                 Lost(f"the rows of {tutor_id} were last calculated {(newer_than_us - t_us) / 1e6} s too early")
             )
         differences += _unlike(f"{tutor_id} at {t_us}", held[tutor_id], oracle.stored_metrics(tutor_id, t_us, mode))
+    return differences
+
+
+def wrong_announcements(announced: Iterable[Row], oracle: Oracle) -> list[Difference]:
+    """`record.persisted` of every row, in the version that stands; more of them do no harm. `announced` are values."""
+    told = {(row["kind"], row["id"], row["version_time"]) for row in announced}
+    differences: list[Difference] = []
+    tables = oracle.tables()
+    for table, (kind, version) in ANNOUNCED.items():
+        for id_, row in tables[table].items():
+            at = EPOCH + timedelta(microseconds=row[version])
+            if (kind, id_, f"{at:%Y-%m-%dT%H:%M:%S.%f}Z") not in told:
+                differences.append(Lost(f"nobody was told of {kind} {id_} as of {at}"))
+    return differences
+
+
+def untold_alerts(url: str, told: Iterable[Row]) -> list[Difference]:
+    """Alerts that wait, and numbers that are missing among those that were told; one that came twice does no harm."""
+    waiting = rows(url, "SELECT tutor_id, sequence FROM tutormax_streams.alert_outbox")
+    differences: list[Difference] = [Lost(f"alert {row['sequence']} of {row['tutor_id']} waits") for row in waiting]
+    heard: dict[str, set[int]] = {}
+    for alert in told:
+        heard.setdefault(alert["tutor_id"], set()).add(alert["sequence"])
+    for tutor_id, sequences in heard.items():
+        differences += [
+            Lost(f"nobody was told of alert {number} of {tutor_id}")
+            for number in set(range(1, max(sequences))) - sequences
+        ]
     return differences
 
 

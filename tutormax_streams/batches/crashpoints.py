@@ -21,7 +21,9 @@ POINTS: Final = (
     "hop sent",  # to the next step's topic, and not confirmed
     "one output of enrich sent",  # and not the other
     "letter sent",  # and its record's offset not committed
-    "rows committed",  # and the offsets not
+    "rows not announced",  # but committed
+    "alerts not told",  # but committed
+    "rows committed",  # announced too, and the offsets not
     "offsets committed",
     "recovering",  # in the middle of a changelog
     "rebalancing",  # old partitions closed, new ones not open
