@@ -80,6 +80,21 @@ async def test_the_form_refuses_a_wrong_token_in_words_and_takes_a_right_one(bro
         assert await here.page.context.cookies() == []
 
 
+async def test_staff_go_to_the_wall_and_back_and_tutors_see_no_way(browser: Browser, address: str):
+    async with visit(browser, address) as here:
+        await here.open()
+        await here.live()
+        await here.page.get_by_role("link", name="Operations").click()
+        await expect(here.page.locator("#verdict-title")).to_have_text("All well")
+        await expect(here.page.locator("#partitions li")).to_have_count(4)
+        await here.page.get_by_role("link", name="Tutor performance").click()
+        await here.live()
+    async with visit(browser, address, TUTOR) as here:
+        await here.open()
+        await expect(here.page.locator("#tutor")).to_be_visible()
+        await expect(here.page.locator("#operations")).to_be_hidden()
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
