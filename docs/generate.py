@@ -1,8 +1,10 @@
 """Writes the parts of the documents that follow from the code: `python docs/generate.py`.
 
 A page holds pairs of marks, `<!-- generated: NAME -->` and `<!-- end -->`; what stands between them is replaced. A test
-fails while a page is not up to date. What the code does not say (a sentence about a topic or a field) stands here, and
-a missing one stops the generation.
+fails while a page is not up to date. What the code does not say (a sentence about a topic or a field) stands in
+`tutormax_streams/web/sentences.py`, and a missing one stops the generation.
+
+Beside them it writes the documents for clients, docs/openapi.json and docs/asyncapi.json, as workers serve them.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from tutormax_streams.cli import app as cli
 from tutormax_streams.cli.exits import EXIT_CODES
 from tutormax_streams.telemetry import METRICS
 from tutormax_streams.topics import DAY_MS, Topics
+from tutormax_streams.web import asyncapi, openapi
 from tutormax_streams.web.sentences import (
     DECLINE_FIELDS,
     RECORD_FIELDS,
@@ -38,6 +41,7 @@ from tutormax_streams.web.sentences import (
 
 ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = ("README.md", "docs/events.md", "docs/metrics.md", "docs/telemetry.md")
+DOCUMENTS: Final = {"docs/openapi.json": openapi.written, "docs/asyncapi.json": asyncapi.written}
 SPEED: Final = ROOT / "docs" / "benchmarks.md"
 """Written by `make bench`."""
 
@@ -289,6 +293,8 @@ def main() -> None:
     for name in PAGES:
         page = ROOT / name
         page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, document in DOCUMENTS.items():
+        (ROOT / name).write_bytes(document())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 COOKIE: Final = "tutormax_token"
 OPEN: Final = frozenset(
-    {"/livez", "/readyz", "/startupz", "/metrics", "/version", "/dashboard", "/operations", "/session"}
+    {
+        *("/livez", "/readyz", "/startupz", "/metrics", "/version", "/dashboard", "/operations", "/session"),
+        *("/docs", "/openapi.json", "/asyncapi.json"),
+    }
 )
 OPEN_BELOW: Final = ("/static/",)
 HEADERS: Final = {

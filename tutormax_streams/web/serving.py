@@ -14,7 +14,7 @@ from tutormax_streams.postgres.stored_figures import StoredFigures
 from tutormax_streams.settings import Settings
 from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.topics import Topics
-from tutormax_streams.web import lookups, operations, pages, push
+from tutormax_streams.web import docs_page, lookups, operations, pages, push
 from tutormax_streams.web.access import Access, User
 from tutormax_streams.web.cors import Cors
 from tutormax_streams.web.feed import Feed
@@ -54,6 +54,7 @@ def serve(
     lookups.attach(app, answering, lists)
     push.attach(app, Push(feed, lists.totals, clock, Cors(settings.web_cors_origins)))
     pages.attach(app, access, clock)
+    docs_page.attach(app)
     operations.attach(app, operating, pages.STATIC)
 
     async def close(*_: Any, **__: Any) -> None:
