@@ -103,12 +103,12 @@ async def crash_at_points(run: Run) -> None:
             if point == "recovering":
                 worker.forget()
             worker.start(TUTORMAX_CRASH_POINT=f"{point}:{occurrence}:{milliseconds}")
-            if await came_to_its_point(worker):
+            if await came_to_its_point(worker, REACH_SECONDS / 2 if run.is_short else REACH_SECONDS):
                 hit[point] = hit.get(point, 0) + 1
         worker.expects_to_crash = False
         worker.start()
 
-    pairs = [pair(run.rng, number) for number in range(run.times)]
+    pairs = [pair(run.rng, number, 6 if run.is_short else 15) for number in range(run.times)]
     await asyncio.gather(*(crash(worker, pairs[at :: len(run.workers)]) for at, worker in enumerate(run.workers)))
     await run.ready()
     unreached = set(POINTS) - set(hit)
@@ -119,16 +119,16 @@ async def crash_at_points(run: Run) -> None:
     run.notes |= {f"at '{point}'": count for point, count in hit.items()}
 
 
-def pair(rng: random.Random, number: int) -> tuple[str, int, int]:
-    """(point, occurrence, milliseconds until the crash): each point in its turn."""
+def pair(rng: random.Random, number: int, most: int) -> tuple[str, int, int]:
+    """(point, occurrence, milliseconds until the crash): each point in its turn, at its `most`th time at the latest."""
     point = POINTS[number % len(POINTS)]
     rare = point in ("recovering", "rebalancing", "letter sent", "alerts not told")
-    return point, rng.randrange(1, 3 if rare else 15), rng.choice((0, 0, 10, 60))
+    return point, rng.randrange(1, 3 if rare else most), rng.choice((0, 0, 10, 60))
 
 
-async def came_to_its_point(worker: Worker) -> bool:
+async def came_to_its_point(worker: Worker, seconds: float) -> bool:
     """Whether it crashed there within a while; it does not run any more."""
-    for _ in range(int(REACH_SECONDS / 0.1)):
+    for _ in range(int(seconds / 0.1)):
         if not worker.running:
             return True
         await asyncio.sleep(0.1)

@@ -30,8 +30,8 @@ from tutormax_streams.embedded.kafka import ApacheKafka
 SEED = 7
 CHAINS = {
     "workers": ["kill9", "sigterm", "freeze"],
-    "crashes": ["crash-points", "disk-damaged"],
-    "inputs": ["poison-all", "postgres-disk-full"],
+    "crashes": ["crash-points"],
+    "inputs": ["poison-all", "postgres-disk-full", "disk-damaged"],
     "servers": ["fuzz", "kafka-kill9", "postgres-down-short"],
 }
 """Runs side by side, and the faults of each run, one after the other. Those that break servers have a ground alone."""
