@@ -39,7 +39,8 @@ lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-long: $(INSTALLED) ## the properties with 100,000 examples each (hours)
+test-long: $(INSTALLED) ## five minutes of made-up requests, then the properties with 100,000 examples each (hours)
+	SCHEMATHESIS_SECONDS=300 $(BIN)/pytest tests/flow/test_schemathesis.py
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 0 tests/models $(ARGS)
 
 faults: $(INSTALLED) ## break everything, one after the other, and judge; writes docs/reliability.md (two hours)

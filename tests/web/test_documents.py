@@ -349,7 +349,7 @@ def test_the_page_holds_both_documents_and_asks_no_other_host():
     page = Page()
     assert len(page.ids) == len(set(page.ids))
     for link in page.links:
-        assert link.startswith(("#", "/")), link
+        assert link.startswith(("#", "/", "data:")), link
         if link.startswith("#"):
             assert link[1:] in page.ids, link
     assert not page.tags & {"script", "style", "iframe"}, HEADERS["Content-Security-Policy"]

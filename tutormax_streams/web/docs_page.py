@@ -28,7 +28,7 @@ _BOUNDS: Final = (
     ("minItems", "at least {} items"),
     ("maxItems", "at most {} items"),
     ("pattern", "matches {}"),
-    ("default", "{} if absent"),
+    ("default", "absent means {}"),
 )
 
 
@@ -43,6 +43,7 @@ def page() -> bytes:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>tutormax-streams: HTTP, topics and sockets</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="/static/docs.css">
 </head>
 <body>
@@ -107,12 +108,12 @@ def _operation(document: Document, path: str, method: str, operation: Document) 
                 _code(p["name"]),
                 p["in"],
                 _type(p["schema"], "http"),
-                "yes" if p["required"] else "",
+                "required" if p["required"] else "",
                 _text(p["description"]),
             ]
             for p in parameters
         )
-        parts.append(_table("Parameters", ("name", "in", "type", "required", "what it is"), rows))
+        parts.append(_table("Parameters", ("name", "in", "type", "", "what it is"), rows))
     answers = (
         [status, _text(found["description"]), _content(found), ", ".join(map(_code, found.get("headers", ())))]
         for status, found in operation["responses"].items()

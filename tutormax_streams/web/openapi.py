@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from tutormax_streams.web.guard import COOKIE
-from tutormax_streams.web.routes import ROUTES, TAGS, Body, Parameter, Route
+from tutormax_streams.web.routes import JSON, ROUTES, TAGS, Body, Parameter, Route
 from tutormax_streams.web.shapes import SCHEMAS, Error
 from tutormax_streams.web.state_shapes import AnsweringWorker, SilentWorker
 
@@ -125,7 +125,7 @@ def _answers(route: Route) -> dict[int, Body]:
     """What the route says itself, and the refusals that its kind has."""
     found: dict[int, Body] = {}
     if any(parameter.where == "query" for parameter in route.parameters):
-        found[400] = Body("a parameter is missing or wrong", Error)
+        found[400] = Body("a parameter is missing or wrong, or the request too long", Error)
     if route.who != "anyone":
         found[401] = Body("sign in", Error)
         found[503] = Body("closed: nobody can be let in at present, or neither owner nor PostgreSQL answers", Error)
@@ -161,6 +161,8 @@ def _response(body: Body, status: int) -> dict[str, Any]:
         response["content"] = {body.content: {"schema": {"type": "object"}}}
     elif body.shape is not None:
         response["content"] = {body.content: {"schema": {"$ref": f"{SCHEMAS}/{body.shape.__name__}"}}}
-    elif body.content != "application/json":
+        if status == 400:  # a request line beyond 8 KiB is refused before anything of ours sees it
+            response["content"]["text/plain"] = {"schema": {"type": "string"}}
+    elif body.content != JSON:
         response["content"] = {body.content: {"schema": {"type": "string"}}}
     return response
