@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import faust
 import orjson
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType, hdrs, web
 
 from agents.ports import SinkUnavailable
 from tutormax_streams.web import alert_messages
@@ -45,6 +45,8 @@ class Push:
             headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
         )
         await response.prepare(request)
+        if request.method == hdrs.METH_HEAD:
+            return response  # what is written is dropped, so nobody would notice that the client has gone
         async with self._feed.listen(request.headers.get("Last-Event-ID")) as listener:
             with contextlib.suppress(ConnectionError, TimeoutError):
                 await asyncio.wait_for(response.write(b"retry: 2000\n\n"), LONGEST_WRITE_SECONDS)
