@@ -2,8 +2,8 @@
 import { make } from "./dom.js";
 
 const SIZE = 50;
-const NEAR = "900px 0px";
-const AT_FIRST = 2; // pieces built at once; what lies further down is built when it comes near
+const NEAR = "500px 0px";
+const AT_FIRST = 1; // pieces built at once; what lies further down is built when it comes near
 
 /**
  * Hangs rows into `grid`, a table. `build(item)` makes a row: `element`, and whatever the caller wants of it. At most some
@@ -50,6 +50,7 @@ export function chunks(grid, build) {
   }
 
   function fold(piece) {
+    if (piece === pieces[0]) return; // a reader of screens must find rows even while the table is far away
     if (piece.body.contains(document.activeElement)) return; // the keyboard stands in it
     piece.rows = null;
     const gap = make("tr", { class: "gap", role: "row" }, make("td", { role: "cell" }));

@@ -10,6 +10,7 @@ import { FIGURES, TIERS, WINDOWS } from "./words.js";
 const PAGE = 100;
 const MOST_AT_ONCE = 500;
 const AGES_EVERY_MS = 5_000;
+const AGES_IN_STEPS = 20;
 const SORT_AGAIN_MS = 30_000;
 const AHEAD = "0px 0px 600px 0px"; // the next page is asked for before its place is reached
 const USUAL = { sort: "tutor_name", window: "30day", tier: null, search: "" };
@@ -147,10 +148,16 @@ export function tutorTable(query, onTier) {
     if (moved) outdated(stale + moved);
   }
 
+  /** A few rows at a time: all at once would be a hitch that one sees. */
+  let aging = 0;
   const ages = setInterval(() => {
     if (byId("overview").hidden || document.hidden) return;
-    for (const row of rows.built()) row.age();
-  }, AGES_EVERY_MS);
+    const built = rows.built();
+    const some = Math.ceil(built.length / AGES_IN_STEPS);
+    aging = aging < built.length ? aging : 0;
+    for (const row of built.slice(aging, aging + some)) row.age();
+    aging += some;
+  }, AGES_EVERY_MS / AGES_IN_STEPS);
   /** On a wall nobody presses the button: while nobody works in the table, its first page sorts itself again. */
   const sorting = setInterval(() => {
     const busy = byId("tutors").contains(document.activeElement) || byId("tutors").matches(":hover") || scrollY > innerHeight;
