@@ -47,6 +47,7 @@ WORSE = made(alerts.ReschedulePattern, reschedules_7day_count=4, reschedules_14d
 def test_people_read_what_happened(alert: Alert, severity: str, title: str, message: str):
     shown = alert_messages.event(alert)
     assert (shown["severity"], shown["title"], shown["message"]) == (severity, title, message)
+    assert shown["figure"] == getattr(alert, "figure", None)
     assert (shown["id"], shown["kind"], shown["tutor_id"], shown["at"]) == (alert.id, alert.kind, "t1", COMMON["as_of"])
 
 

@@ -27,6 +27,7 @@ def event(alert: Alert) -> dict[str, Any]:
         "tutor_name": alert.tutor_name,
         "at": alert.as_of,
         "severity": severity(alert),
+        "figure": alert.figure if isinstance(alert, AlertRaised | AlertCleared) else None,
         "title": title,
         "message": message,
     }

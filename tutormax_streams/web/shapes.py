@@ -270,6 +270,7 @@ class AlertEvent(Struct):
     tutor_name: str | None
     at: Utc
     severity: Level
+    figure: Annotated[str | None, Meta(description="what was raised or cleared; null for other kinds")]
     title: str
     message: str
 

@@ -5,8 +5,6 @@ import { clock, instant } from "./words.js";
 const MOST_SHOWN = 50;
 const SEVERITIES = { critical: ["!", "Critical"], warning: ["▼", "Warning"], info: ["●", "Info"] };
 const CLEARED = ["✓", "Cleared"];
-/** How the server titles an `alert.cleared`: the name that the raised one's title began with, and this. */
-const AGAIN = / well again$/;
 
 export function alerts() {
   const list = byId("alerts");
@@ -34,11 +32,10 @@ export function alerts() {
   }
 
   /** The raised ones that this clears. */
-  function strike({ tutor_id: id, title }) {
-    const name = `${title.replace(AGAIN, "")} `;
+  function strike({ tutor_id: id, figure }) {
     for (const one of shown) {
-      const { kind, tutor_id: whose, title: said } = one.event;
-      if (kind !== "alert.raised" || whose !== id || !said.startsWith(name) || one.isOver) continue;
+      const { kind, tutor_id: whose, figure: about } = one.event;
+      if (kind !== "alert.raised" || whose !== id || about !== figure || one.isOver) continue;
       one.isOver = true;
       one.element.replaceWith((one.element = line(one.event, true)));
     }
