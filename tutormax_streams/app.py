@@ -235,9 +235,8 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
     async def note_assignment(partition: int) -> Assignment:
         first, end = await reader.ends(topics.facts, partition)
         committed = await consumer.committed(TP(topics.facts, partition)) if (consumer := batch_consumer(app)) else None
-        newest = await reader.last(topics.metrics, partition)
-        as_of_us = decode_metrics(newest.value).as_of_us if newest is not None and newest.value else 0
-        return Assignment(end, max(committed or 0, first), as_of_us)
+        newest = await reader.newest(topics.metrics, partition, decode_metrics)
+        return Assignment(end, max(committed or 0, first), newest.as_of_us if newest is not None else 0)
 
     step = aggregate.Aggregate(
         topics.metrics,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError, KafkaTimeoutError
@@ -21,6 +22,7 @@ from tutormax_streams.settings import Settings
 T = TypeVar("T")
 
 REQUEST_SECONDS = 15.0
+LOOKED_BACK = 50  # records, for the newest that is ours
 
 
 class KafkaAway(Exception):
@@ -146,13 +148,15 @@ class LogReader:
             records = found.get(tp, [])
             return records[0] if records and records[0].offset == offset else None
 
-    async def last(self, topic: str, partition: int) -> ConsumerRecord | None:
-        """The newest record of a partition, or None if it is empty."""
+    async def newest(self, topic: str, partition: int, read: Callable[[bytes], T]) -> T | None:
+        """What `read` makes of the newest record that it can read; None if there is none near the end. For records that
+        are none of ours it raises `msgspec.DecodeError`."""
         _, end = await self.ends(topic, partition)
-        for offset in range(end - 1, max(end - 50, -1), -1):  # control records leave small holes
+        for offset in range(end - 1, max(end - LOOKED_BACK, 0) - 1, -1):  # control records leave small holes
             record = await self.at(topic, partition, offset)
-            if record is not None:
-                return record
+            if record is not None and record.value is not None:
+                with contextlib.suppress(msgspec.DecodeError):
+                    return read(record.value)
         return None
 
     async def close(self) -> None:

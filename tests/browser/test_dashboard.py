@@ -221,6 +221,8 @@ async def test_a_tutors_page_has_three_windows_a_trend_and_reasons(browser: Brow
         reasons = page.get_by_role("region", name="Why this tier")
         await expect(reasons).to_contain_text(re.compile(r"\d green, \d red over 30 days: "))
         await expect(reasons.get_by_role("listitem")).to_have_count(6)
+        sessions = page.get_by_role("table", name="Sessions, the newest first")
+        await expect(sessions.get_by_role("row")).not_to_have_count(0)
         trends = page.get_by_role("region", name="Trend of the last 30 days")
         await expect(trends.get_by_role("img")).not_to_have_count(0)
         assert await trends.locator("canvas").count() >= 6

@@ -49,6 +49,7 @@ def chain(name: str) -> Fault:
         for fault in faults:
             run.times = fault.short_times
             try:
+                await run.ready()
                 await fault.happen(run)
                 await run.until_fresh(time.monotonic(), still_seconds=1.0)
             except Exception as failure:

@@ -147,6 +147,34 @@ def test_a_trend_is_what_the_oracle_says_of_each_day(looked_up: Deployment):
             assert {key: day[key] for key in expected} == expected, day["as_of"]
 
 
+def test_the_sessions_behind_a_figure_are_those_of_the_oracle(looked_up: Deployment):
+    worker = looked_up.workers[0]
+    stored = looked_up.oracle().tables()["sessions"].values()
+    expected = sorted((row for row in stored if row["tutor_id"] == "t9"), key=lambda row: -row["scheduled_start"])
+    week = [row["session_id"] for row in expected if row["scheduled_start"] > time.time_ns() // 1000 - 7 * DAY_US]
+    assert 0 < len(week) < len(expected)
+    status, body = ask(worker, "/tutors/t9/sessions?window=7day")
+    assert status == 200
+    assert [line["session_id"] for line in body["sessions"]] == week
+    assert body["pagination"] == {"total": len(week), "limit": 20, "offset": 0, "has_more": False}
+    seen = []
+    for offset in range(0, len(expected), 4):
+        page = ask(worker, f"/tutors/t9/sessions?limit=4&offset={offset}")[1]
+        assert page["pagination"]["has_more"] == (offset + 4 < len(expected))
+        seen += page["sessions"]
+    for line, row in zip(seen, expected, strict=True):
+        assert instant_us(line["scheduled_start"]) == row["scheduled_start"]
+        assert {key: line[key] for key in line if key in row} | {"scheduled_start": 0, "actual_start": 0} == {
+            key: row[key] for key in line if key in row
+        } | {"scheduled_start": 0, "actual_start": 0}
+    assert {line["session_id"]: line["overall_rating"] for line in seen}["s9-0"] == 1 + 9 % 5
+    assert {line["overall_rating"] for line in seen} == {None, 1 + 9 % 5}
+    assert ask(worker, "/tutors/nobody/sessions")[0] == 404
+    assert ask(worker, "/tutors/t9/sessions", TUTOR)[0] == 403
+    assert ask(worker, "/tutors/t3/sessions", TUTOR)[0] == 200
+    assert ask(worker, "/tutors/t9/sessions?limit=0")[0] == 400
+
+
 def test_lists_are_complete_in_order_and_paged(looked_up: Deployment):
     worker = looked_up.workers[0]
     for sort in ("tutor_id", "-tutor_name", "avg_rating", "-avg_rating", "-sessions_completed"):

@@ -81,6 +81,25 @@ SELECT
 """
 
 
+# A rating counts where the session does (contract §4.1), and here only the tutor's own.
+_SESSIONS: Final[LiteralString] = """
+FROM sessions AS s LEFT JOIN student_feedback AS f ON f.session_id = s.session_id AND f.tutor_id = s.tutor_id
+WHERE s.tutor_id = %(tutor)s AND s.scheduled_start < to_timestamp(%(now)s)
+    AND s.scheduled_start >= to_timestamp(%(now)s) - make_interval(hours => 24 * %(days)s)
+"""
+SESSION_COLUMNS: Final[tuple[LiteralString, ...]] = (
+    "session_id", "scheduled_start", "actual_start", "duration_minutes", "subject", "session_type", "session_number",
+    "no_show", "tutor_initiated_reschedule", "late_start_minutes", "engagement_score", "learning_objectives_met",
+)  # fmt: skip
+_SESSION_PAGE: Final[LiteralString] = f"""
+SELECT {", ".join(f"s.{column}" for column in SESSION_COLUMNS)}, f.overall_rating {_SESSIONS}
+ORDER BY s.scheduled_start DESC, s.session_id LIMIT %(limit)s OFFSET %(offset)s
+"""
+_SESSION_COUNT: Final[LiteralString] = f"""
+SELECT (SELECT count(*) FROM tutors WHERE tutor_id = %(tutor)s), (SELECT count(*) {_SESSIONS})
+"""  # noqa: S608 - our own text
+
+
 class StoredFigures:
     """Raises `SinkUnavailable` while PostgreSQL is away."""
 
@@ -99,6 +118,14 @@ class StoredFigures:
         """Sort key and tutor, with the one window asked for; one more than `limit` when there are more."""
         return await self._database.run(partial(_page, page=page), seconds=SECONDS)
 
+    async def sessions(
+        self, tutor_id: str, days: int, now_us: int, limit: int, offset: int
+    ) -> tuple[int, list[tuple[Any, ...]]] | None:
+        """How many sessions the tutor has in the window that ends at `now_us`, and a page of them, the newest first: values
+        of `SESSION_COLUMNS` and the rating. None if there is no such tutor."""
+        values = {"tutor": tutor_id, "days": days, "now": now_us / 1e6, "limit": limit, "offset": offset}
+        return await self._database.run(partial(_sessions, values=values), seconds=SECONDS)
+
     async def analytics(self) -> tuple[Any, ...]:
         """Tutors; tutors with a 30-day row; tiers; mean rating and engagement; sessions of 7 and 30 days; oldest row."""
         return await self._database.run(_analytics, seconds=SECONDS)
@@ -112,6 +139,16 @@ async def _user(connection: Connection, user_id: int) -> tuple[Any, ...] | None:
         return None
     found = await connection.execute(_USER, [user_id])
     return await found.fetchone()
+
+
+async def _sessions(connection: Connection, values: dict[str, Any]) -> tuple[int, list[tuple[Any, ...]]] | None:
+    if "\x00" in values["tutor"]:
+        return None
+    counted = await (await connection.execute(_SESSION_COUNT, values, binary=True)).fetchone()
+    if counted is None or not counted[0]:
+        return None
+    found = await connection.execute(_SESSION_PAGE, values, binary=True)
+    return counted[1], await found.fetchall()
 
 
 async def _tutors(connection: Connection, tutor_ids: Sequence[str]) -> dict[str, StoredTutor]:

@@ -9,14 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from models import metrics
 from models.metrics import TIER_THRESHOLDS, MetricsUpdated, WindowMetrics
-from tutormax_streams.postgres.stored_figures import StoredTutor
+from tutormax_streams.postgres.stored_figures import SESSION_COLUMNS, StoredTutor
 
 WINDOWS: Final = tuple(metrics.WINDOW_DAYS)
 USUAL_WINDOW: Final = "30day"
@@ -75,6 +75,14 @@ class Found:
 def figures(window: WindowMetrics) -> dict[str, Any]:
     """The platform's columns of a window."""
     return {name: getattr(window, name) for name in DECIMALS}
+
+
+def session(row: Sequence[Any]) -> dict[str, Any]:
+    """A session from its committed row: values of `SESSION_COLUMNS` and the rating."""
+    shown = dict(zip((*SESSION_COLUMNS, "overall_rating"), row, strict=True))
+    for name in ("scheduled_start", "actual_start"):
+        shown[name] = None if shown[name] is None else naive(shown[name])
+    return shown
 
 
 def naive(instant_us: int) -> str:

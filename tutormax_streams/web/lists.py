@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from models.metrics import utc_text
+from models.metrics import WINDOW_DAYS, utc_text
 from models.rows import TIER_NAMES
 from tutormax_streams.postgres.stored_figures import SORTS, Page, StoredFigures, StoredTutor
 from tutormax_streams.web import answers
@@ -18,6 +18,8 @@ from tutormax_streams.web.guard import only_allowed, staff_only
 MOST_IDS: Final = 500
 MOST_LIMIT: Final = 500
 USUAL_LIMIT: Final = 50
+USUAL_SESSIONS: Final = 20
+MOST_OFFSET: Final = 1_000_000
 
 
 class Lists:
@@ -79,6 +81,35 @@ class Lists:
                 "window": page.window,
                 "tutors": tutors,
                 "next_cursor": None if last is None else cursor(sort, last[0], last[1].tutor_id),
+                "timestamp": answers.naive(now_us),
+                "source": "database",
+            }
+        )
+
+    async def sessions(self, request: web.Request, tutor_id: str) -> web.Response:
+        """`GET /tutors/{id}/sessions?window=&limit=&offset=`: the tutor's sessions behind a window's figures, newest
+        first."""
+        only_allowed(request, tutor_id)
+        window = window_of(request)
+        limit = whole_of(request, "limit", USUAL_SESSIONS, 1, MOST_LIMIT)
+        offset = whole_of(request, "offset", 0, 0, MOST_OFFSET)
+        now_us = self._clock()
+        found = await self._stored.sessions(tutor_id, WINDOW_DAYS[window], now_us, limit, offset)
+        if found is None:
+            return json_answer(answers.error(f"Tutor {tutor_id} not found", now_us), status=404)
+        total, rows = found
+        return json_answer(
+            {
+                "success": True,
+                "tutor_id": tutor_id,
+                "window": window,
+                "sessions": [answers.session(row) for row in rows],
+                "pagination": {
+                    "total": total,
+                    "limit": limit,
+                    "offset": offset,
+                    "has_more": offset + len(rows) < total,
+                },
                 "timestamp": answers.naive(now_us),
                 "source": "database",
             }

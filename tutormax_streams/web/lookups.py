@@ -172,4 +172,5 @@ def attach(app: faust.App, lookups: Lookups, lists: Lists) -> None:
     serve("/tutors/{tutor_id}/metrics", lookups.metrics)
     serve("/tutors/{tutor_id}/performance", lookups.performance)
     serve("/tutors/{tutor_id}/trends", lookups.trends)
+    serve("/tutors/{tutor_id}/sessions", lists.sessions)
     serve("/dashboard/analytics", lists.analytics)

@@ -13,7 +13,7 @@ from models.rows import TIER_NAMES
 from tutormax_streams.postgres.stored_figures import SORTS
 from tutormax_streams.web import shapes, state_shapes
 from tutormax_streams.web.answers import USUAL_WINDOW, WINDOWS
-from tutormax_streams.web.lists import MOST_IDS, MOST_LIMIT, USUAL_LIMIT
+from tutormax_streams.web.lists import MOST_IDS, MOST_LIMIT, MOST_OFFSET, USUAL_LIMIT, USUAL_SESSIONS
 from tutormax_streams.web.lookups import MOST_AGE_SECONDS
 
 Who: TypeAlias = Literal["anyone", "signed in", "staff", "own"]
@@ -83,6 +83,14 @@ LIST: Final = (
         "How many tutors at most.",
     ),
     Parameter("cursor", {"type": "string"}, "`next_cursor` of a page with the same `sort`. Empty: the first page."),
+)
+SESSIONS: Final = Parameter(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": MOST_LIMIT, "default": USUAL_SESSIONS},
+    "How many sessions at most.",
+)
+OFFSET: Final = Parameter(
+    "offset", {"type": "integer", "minimum": 0, "maximum": MOST_OFFSET, "default": 0}, "How many sessions to pass over."
 )
 IDS: Final = Parameter(
     "ids",
@@ -163,6 +171,16 @@ ROUTES: Final = (
         {200: Body("the days", shapes.Trends), 404: Body("there is no such tutor", shapes.Error)},
         who="own",
         parameters=(TUTOR_ID, WINDOW),
+        has_twin=True,
+    ),
+    Route(
+        "/tutors/{tutor_id}/sessions",
+        "tutorSessions",
+        "The tutor's sessions behind a window's figures, from committed rows.",
+        "lookups",
+        {200: Body("a page of sessions", shapes.Sessions), 404: Body("there is no such tutor", shapes.Error)},
+        who="own",
+        parameters=(TUTOR_ID, WINDOW, SESSIONS, OFFSET),
         has_twin=True,
     ),
     Route(

@@ -159,6 +159,45 @@ class Trends(Struct):
     age_seconds: Age
 
 
+class SessionLine(Struct):
+    """A session of the tutor, as it was last known."""
+
+    session_id: str
+    scheduled_start: Naive
+    actual_start: Naive | None
+    duration_minutes: int
+    subject: str
+    session_type: str
+    session_number: Annotated[int, Meta(description="1: the student's first with this tutor")]
+    no_show: bool
+    tutor_initiated_reschedule: bool
+    late_start_minutes: int
+    engagement_score: float | None
+    learning_objectives_met: bool | None
+    overall_rating: Annotated[int, Meta(ge=1, le=5, description="stars; null if not rated")] | None
+
+
+class Pagination(Struct):
+    """Which part of how many."""
+
+    total: Count
+    limit: Count
+    offset: Count
+    has_more: bool
+
+
+class Sessions(Struct):
+    """The tutor's sessions in a window that ends now, the newest first. Ratings of others' sessions are not among them."""
+
+    success: Literal[True]
+    tutor_id: str
+    window: Window
+    sessions: list[SessionLine]
+    pagination: Pagination
+    timestamp: Naive
+    source: Literal["database"]
+
+
 class Line(Figures, kw_only=True):
     """A tutor's figures in a list."""
 

@@ -3,6 +3,7 @@ import { get, keepAsking, tutorPath } from "./api.js";
 import { tierMark } from "./changes.js";
 import { make, setText } from "./dom.js";
 import { loading, refusal } from "./notice.js";
+import { sessions } from "./sessions.js";
 import { trends } from "./trends.js";
 import { FIGURES, TIER_RULES, WINDOWS, ageSeconds, clock, duration, instant, number, withUnit } from "./words.js";
 
@@ -18,12 +19,14 @@ export function tutorPage(box, id, withList) {
   const problem = make("div", {});
   const figures = make("div", { class: "two" }, loading("Loading figures …"));
   const trendBox = make("section", { class: "panel", "aria-labelledby": "trends-title" });
+  const sessionBox = make("section", { class: "panel", "aria-labelledby": "sessions-title" });
   box.replaceChildren(
     ...(withList ? [make("p", { class: "back" }, make("a", { href: "#/" }, "← All tutors"))] : []),
     make("div", { class: "tutor-head" }, title, facts, fresh),
     problem,
     figures,
     trendBox,
+    sessionBox,
   );
   document.title = `${id} – Tutor performance`;
   title.focus();
@@ -56,10 +59,13 @@ export function tutorPage(box, id, withList) {
       if (refused.retrySeconds === null) {
         trend.stop();
         trendBox.hidden = true;
+        session.stop();
+        sessionBox.hidden = true;
       }
     },
   });
   const trend = trends(trendBox, id);
+  const session = sessions(sessionBox, id);
 
   return {
     update(event) {
@@ -75,6 +81,7 @@ export function tutorPage(box, id, withList) {
       clearTimeout(timer);
       asking.stop();
       trend.stop();
+      session.stop();
     },
   };
 }
