@@ -32,7 +32,7 @@ CHAINS = {
     "workers": ["kill9", "sigterm", "freeze"],
     "crashes": ["crash-points"],
     "inputs": ["poison-all", "postgres-disk-full", "disk-damaged"],
-    "servers": ["fuzz", "kafka-kill9", "postgres-down-short"],
+    "servers": ["fuzz", "postgres-down-short", "kafka-kill9"],
 }
 """Runs side by side, and the faults of each run, one after the other. Those that break servers have a ground alone."""
 
