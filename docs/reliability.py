@@ -16,6 +16,7 @@ from tests.faults import campaign
 from tests.faults.registry import FAULTS, Fault
 from tests.faults.results import Result, locked, read
 
+ALERTS: Final = "alerts"  # noted by runs whose verdict covers announcements
 PAGE: Final = Path(__file__).with_name("reliability.md")
 MODULES: Final = campaign.MODULES  # they fill `FAULTS`
 
@@ -133,6 +134,10 @@ def summary(results: Sequence[Result], runs: dict[str, Result]) -> str:
         f"Commits: {', '.join(commits)}.",
         f"Not right: {', '.join(wrong)}." if wrong else "All right.",
     ]
+    silent = [name for name, result in runs.items() if ALERTS not in result.notes]
+    if silent and len(silent) < len(runs):
+        heard = ", ".join(name for name in runs if name not in silent)
+        sentences.append(f"Announcements have been judged since they are part of the verdict: {heard}.")
     if missing:
         sentences.append(f"Not run yet: {', '.join(sorted(missing))}.")
     return " ".join(sentences)

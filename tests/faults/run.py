@@ -116,6 +116,8 @@ class Run:
             await self._play(result)
         except Exception as failure:  # noqa: BLE001 - of a worker, a server or the fault: a failed run, not a failed campaign
             result.failure = f"{type(failure).__name__}: {failure}"
+            if self.is_short:  # whose logs nobody keeps
+                result.failure += "\n" + self._last_words()
         result.seconds = time.monotonic() - began
         result.events, result.notes = self.load.published, self.notes
         result.gave_up = len(self.deployment.endings)
