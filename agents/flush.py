@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,6 +20,7 @@ import msgspec
 from agents import reading
 from agents.holding import Holder
 from agents.ports import Clock, DeadLetters, MetricRows, MetricsFlushed, Sender, Telemetry
+from agents.telling import tell
 from models import alerts, metrics
 from models.alerts import Alert
 from models.events import Origin
@@ -100,14 +101,10 @@ class Flush:
             await self._tell(outcome.alerts)
 
     async def _tell(self, told: Sequence[Alert]) -> None:
-        by_partition: dict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
-        for alert in told:
-            by_partition[self.tutor_partition(alert.tutor_id)].append((alert.tutor_id.encode(), alerts.encode(alert)))
-            self.telemetry.count("alerts", kind=alert.kind)
-        confirmations = []
-        for partition, items in by_partition.items():
-            confirmations += [future for future, _ in await self.send.send_run(self.alerts_topic, partition, items)]
-        await asyncio.gather(*confirmations)
+        for kind, number in Counter(alert.kind for alert in told).items():
+            self.telemetry.count("alerts", number, kind=kind)
+        records = ((alert.tutor_id, alerts.encode(alert)) for alert in told)
+        await asyncio.gather(*await tell(self.send, self.alerts_topic, self.tutor_partition, records))
         await self.hold.until_available(lambda: self.rows.told_alerts(told))
 
     async def retry_parked(self) -> None:

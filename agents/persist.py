@@ -7,9 +7,8 @@ up intake: while PostgreSQL is away it waits, and its offsets with it.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import faust
 import msgspec
@@ -18,6 +17,7 @@ from agents import reading
 from agents.early import EarlyFeedback
 from agents.holding import Holder
 from agents.ports import Clock, DeadLetters, Records, RecordsWritten, Sender, Telemetry
+from agents.telling import tell
 from models import wire
 from models.events import KIND_OF, Enriched
 from models.metrics import utc_text
@@ -102,15 +102,13 @@ class Persist:
         """Announce what was written and refuse what cannot be; both confirmed before the offsets move."""
         if outcome.written:
             await reached("rows not announced")
-        confirmations: list[asyncio.Future[Any]] = []
-        announcements: dict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
-        for row in outcome.written:
-            announcement = Announcement(row.kind, row.id, row.tutor_id, utc_text(row.version_us))
-            announcements[self.tutor_partition(row.tutor_id)].append((row.tutor_id.encode(), _encode(announcement)))
+        announcements = (
+            (row.tutor_id, _encode(Announcement(row.kind, row.id, row.tutor_id, utc_text(row.version_us))))
+            for row in outcome.written
+        )
+        confirmations = await tell(self.send, self.persisted_topic, self.tutor_partition, announcements)
         for kind, rows in Counter(row.kind for row in outcome.written).items():
             self.telemetry.count("rows", rows, kind=kind)
-        for partition, items in announcements.items():
-            confirmations += [future for future, _ in await self.send.send_run(self.persisted_topic, partition, items)]
         for event, reason, detail in outcome.refused:
             self.telemetry.count("dead_letters", topic=event.origin.topic, reason=reason)
             stand_in = msgspec.json.encode({"kind": KIND_OF[type(event.event)], "event": event.event})

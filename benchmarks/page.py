@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -24,13 +23,12 @@ from playwright.async_api import Page, expect
 
 from benchmarks.conditions import Conditions
 from benchmarks.freshness import quantile, session_payload, tutor_id, tutor_payload
-from benchmarks.ground import Deployment, Ground, prepare_database
+from benchmarks.ground import Deployment, Ground
+from benchmarks.lookups import signed_in
 from benchmarks.memory import ready
 from tests.browser.chromium import launched
 from tutormax_streams import kafka, topics
-from tutormax_streams.postgres.platform_tables import USERS_TABLE
 from tutormax_streams.topics import Topics
-from tutormax_streams.web.access import token_for
 
 LONG_MS = 50
 SEEN = 50  # tutors of the page's first rows, which half of all sessions are of
@@ -175,21 +173,12 @@ async def _measured(deployment: Deployment, page: Page, tutors: int, rate: int, 
 
 async def run(ground: Ground, tutors: int, rate: int, seconds: float) -> tuple[str, Found]:
     """The browser's name and what was found, on a fresh deployment with one worker and one user."""
-    key = secrets.token_urlsafe(32)
-    with ground.deployment(SECRET_KEY=key, TUTORMAX_WEB_RATE_PER_MINUTE="0") as deployment:
-        await prepare_database(deployment.conninfo)
-        async with await psycopg.AsyncConnection.connect(deployment.conninfo, autocommit=True) as connection:
-            await connection.execute(USERS_TABLE)
-            await connection.execute(
-                "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, roles)"
-                " VALUES (1, 'bench@example.org', '', true, false, true, '{ADMIN}')"
-            )
+    async with signed_in(ground) as (deployment, token):
         await topics.ensure(deployment.settings)
         await _history(deployment, tutors)
         with deployment.worker("stream", "sink") as worker:
             await ready(worker)
             await _committed(deployment.conninfo, tutors)
-            token = token_for(1, key, expires_at=time.time() + seconds + 3600)
             async with launched() as browser:
                 page = await browser.new_page(viewport={"width": 1440, "height": 900})
                 await page.goto(f"{worker.url}/dashboard#token={token}")

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import SecretStr
@@ -213,6 +216,12 @@ async def _judge(stage: Stage, loaded: Loaded) -> int:
     return 0 if result.ok else 1
 
 
+def _command() -> str:
+    """How the shell that began this finds our command: by its name, or where it is installed."""
+    name = "tutormax-streams"
+    return name if shutil.which(name) else os.path.relpath(Path(sys.executable).with_name(name))
+
+
 async def _live(stage: Stage, loaded: Loaded) -> None:
     """Live events and the live screen until cancelled."""
     board = Board(
@@ -223,7 +232,7 @@ async def _live(stage: Stage, loaded: Loaded) -> None:
             "health:": f"{stage.worker.url}/readyz",
             "metrics:": f"{stage.worker.url}/metrics",
             "tables:": f"psql {stage.settings.conninfo}",
-            "topics:": f"KAFKA_BOOTSTRAP_SERVERS={stage.settings.kafka_bootstrap_servers} tutormax-streams topics tail",
+            "topics:": f"KAFKA_BOOTSTRAP_SERVERS={stage.settings.kafka_bootstrap_servers} {_command()} topics tail",
         },
     )
     terminal = stage.console.is_terminal

@@ -12,11 +12,10 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from tests.browser import chromium
-from tests.browser.visits import KEY, STAFF, TUTOR
+from tests.flow import users
 from tests.flow.driver import Deployment, eventually
 from tests.oracle import DAY_US
 from tests.samples import feedback_payload, session_payload, tutor_payload
-from tutormax_streams.postgres.platform_tables import USERS_TABLE
 
 TUTORS = 14
 MANY = 1_200  # rows of tutors that no event comes for
@@ -51,17 +50,8 @@ async def ground(
     browser: Browser, kafka: str, postgres: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Deployment]:
     """One worker with a dozen tutors, all committed, and rows of some thousand more."""
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(USERS_TABLE)
-        connection.cursor().executemany(
-            "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, full_name, roles,"
-            " tutor_id) VALUES (%s, %s, 'x', true, false, true, %s, %s, NULL)",
-            [
-                (STAFF, "staff@example.org", "Grace", ["OPERATIONS_MANAGER"]),
-                (TUTOR, "tutor@example.org", "Ada", ["TUTOR"]),
-            ],
-        )
-    settings = {"SECRET_KEY": KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0", "TUTORMAX_ALERT_SETTLE_SECONDS": "1"}
+    users.make(postgres)
+    settings = {"SECRET_KEY": users.KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0", "TUTORMAX_ALERT_SETTLE_SECONDS": "1"}
     deployment = Deployment(kafka, postgres, tmp_path_factory.mktemp("browser"), settings=settings)
     deployment.worker().start()
     try:
@@ -69,7 +59,7 @@ async def ground(
         with psycopg.connect(postgres, autocommit=True) as connection:
             for statement in FILL:
                 connection.execute(statement, {"many": MANY})
-            connection.execute("UPDATE users SET tutor_id = 't3' WHERE id = %s", [TUTOR])
+        users.link(postgres, "t3")
         yield deployment
     finally:
         deployment.close()

@@ -11,8 +11,9 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from tests.browser.conftest import MANY, TUTORS
-from tests.browser.visits import PHONE, STAFF, TUTOR, WIDE, Visit, token, visit
+from tests.browser.visits import PHONE, WIDE, Visit, visit
 from tests.flow.driver import Deployment, eventually
+from tests.flow.users import STAFF, TUTOR, token
 from tests.oracle import DAY_US
 from tests.samples import feedback_payload, session_payload
 from tutormax_streams.web.guard import COOKIE

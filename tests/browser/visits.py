@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,18 +9,12 @@ from dataclasses import dataclass, field
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tutormax_streams.web.access import token_for
+from tests.flow.users import STAFF, token
 from tutormax_streams.web.guard import COOKIE
 
-KEY = "5f3b8f1d0c7e4a52b9d6e8f7a1c2d3e4"
-STAFF, TUTOR = 1, 2
 WIDE, PHONE = (1440, 900), (390, 844)
 EXPECTED_MS = 10_000
 DENIED = ("401 (", "403 (")  # the browser's own line for a request that the server refused; tests ask for such
-
-
-def token(user_id: int) -> str:
-    return token_for(user_id, KEY, expires_at=time.time() + 600)
 
 
 @dataclass(slots=True)

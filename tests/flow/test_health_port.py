@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
-
+from tests.flow import users
 from tests.flow.driver import eventually
 from tests.flow.stories import Deploy
 from tutormax_streams.embedded.server import HOST, free_port
-from tutormax_streams.postgres.platform_tables import USERS_TABLE
-from tutormax_streams.web.access import token_for
 
 PATHS = ("/livez", "/readyz", "/startupz", "/metrics", "/version")
-KEY = "5f3b8f1d0c7e4a52b9d6e8f7a1c2d3e4"
-STAFF = 1
 
 
 def ask(port: int, path: str, **headers: str) -> tuple[int | None, bytes]:
@@ -36,8 +30,7 @@ def ask(port: int, path: str, **headers: str) -> tuple[int | None, bytes]:
 
 
 def state(port: int) -> dict[str, Any]:
-    token = token_for(STAFF, KEY, expires_at=time.time() + 300)
-    status, body = ask(port, "/operations/state", Authorization=f"Bearer {token}")
+    status, body = ask(port, "/operations/state", Authorization=f"Bearer {users.token(users.STAFF)}")
     assert status == 200, body
     found: dict[str, Any] = json.loads(body)
     return found
@@ -47,14 +40,8 @@ async def test_workers_of_one_role_each_have_health_on_its_own_port_and_know_eac
     deploy: Deploy, new_database: Callable[[], str]
 ):
     database = new_database()
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(USERS_TABLE)
-        connection.execute(
-            "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, full_name, roles,"
-            " tutor_id) VALUES (%s, 'staff@example.org', 'x', true, false, true, 'Grace', '{ADMIN}', NULL)",
-            [STAFF],
-        )
-    deployment = deploy(database=database, settings={"SECRET_KEY": KEY})
+    users.make(database)
+    deployment = deploy(database=database, settings={"SECRET_KEY": users.KEY})
     ports = {role: free_port() for role in ("stream", "sink")}
     workers = {role: deployment.worker() for role in ports}
     for role, worker in workers.items():

@@ -12,24 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
-import psycopg
 import pytest
 
+from tests.flow import users
 from tests.flow.driver import Deployment, eventually
 from tests.flow.processes import Worker
 from tests.flow.stories import Deploy
+from tests.flow.users import KEY, STAFF, STRANGER, TUTOR, token
 from tests.oracle import DAY_US, instant_us
 from tests.samples import feedback_payload, session_payload, tutor_payload
-from tutormax_streams.postgres.platform_tables import USERS_TABLE
-from tutormax_streams.web.access import token_for
 
-KEY = "5f3b8f1d0c7e4a52b9d6e8f7a1c2d3e4"
-STAFF, TUTOR, STRANGER = 1, 2, 404
 TUTORS = 12
-
-
-def token(user_id: int) -> str:
-    return token_for(user_id, KEY, expires_at=time.time() + 300)
 
 
 def ask(worker: Worker, path: str, user_id: int | None = STAFF, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -65,17 +58,7 @@ WINDOWS = ("7day", "30day", "90day")
 def looked_up(deploy: Deploy, new_database: Callable[[], str]) -> Deployment:
     """Three workers and a dozen tutors, everything committed."""
     database = new_database()
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(USERS_TABLE)
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, full_name, roles,"
-                " tutor_id) VALUES (%s, %s, 'x', true, false, true, %s, %s, NULL)",
-                [
-                    (STAFF, "staff@example.org", "Grace", ["OPERATIONS_MANAGER"]),
-                    (TUTOR, "tutor@example.org", "Ada", ["TUTOR"]),
-                ],
-            )
+    users.make(database)
     deployment = deploy(
         database=database,
         settings={"SECRET_KEY": KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0", "TUTORMAX_ALERT_SETTLE_SECONDS": "1"},
@@ -107,8 +90,7 @@ def looked_up(deploy: Deploy, new_database: Callable[[], str]) -> Deployment:
         await deployment.assert_right()
 
     asyncio.run(begin())
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("UPDATE users SET tutor_id = 't3' WHERE id = %s", [TUTOR])
+    users.link(database, "t3")
     return deployment
 
 

@@ -17,20 +17,17 @@ from typing import Any
 
 import aiohttp
 import jsonschema
-import psycopg
 import pytest
 
+from tests.flow import users
 from tests.flow.driver import Deployment
 from tests.flow.processes import Worker
 from tests.flow.stories import Deploy
+from tests.flow.users import KEY, STAFF, TUTOR, token
 from tests.oracle import DAY_US
 from tests.samples import feedback_payload, session_payload, tutor_payload
-from tutormax_streams.postgres.platform_tables import USERS_TABLE
 from tutormax_streams.web import asyncapi
-from tutormax_streams.web.access import token_for
 
-KEY = "0c1d8e5f2b7a4936a1b2c3d4e5f60718"
-STAFF, TUTOR = 1, 2
 TUTORS = 4
 SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS", "30"))
 SEED = 20260131
@@ -38,24 +35,11 @@ NEVER_ENDING = "/events|/ws/dashboard"  # asked by hand below
 FAILED = "a request to"  # what a worker logs with a 500
 
 
-def token(user_id: int) -> str:
-    return token_for(user_id, KEY, expires_at=time.time() + 3600)
-
-
 @pytest.fixture(scope="module")
 def asked(deploy: Deploy, new_database: Callable[[], str]) -> Deployment:
     """A worker and a few tutors."""
     database = new_database()
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(USERS_TABLE)
-        connection.cursor().executemany(
-            "INSERT INTO users (id, email, hashed_password, is_active, is_superuser, is_verified, full_name, roles,"
-            " tutor_id) VALUES (%s, %s, 'x', true, false, true, %s, %s, NULL)",
-            [
-                (STAFF, "staff@example.org", "Grace", ["OPERATIONS_MANAGER"]),
-                (TUTOR, "tutor@example.org", "Ada", ["TUTOR"]),
-            ],
-        )
+    users.make(database)
     deployment = deploy(database=database, settings={"SECRET_KEY": KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0"})
     now_us = time.time_ns() // 1000
 
@@ -67,8 +51,7 @@ def asked(deploy: Deploy, new_database: Callable[[], str]) -> Deployment:
         await deployment.assert_right()
 
     asyncio.run(begin())
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("UPDATE users SET tutor_id = 't1' WHERE id = %s", [TUTOR])
+    users.link(database, "t1")
     return deployment
 
 
