@@ -55,8 +55,10 @@ def main(order: dict[str, Any]) -> int:
             process_group=0,
             preexec_fn=tie_to_guard,  # after the change of user, which would clear it
         )
-    print(server.pid, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # who was to read it died just now, as the pipe will tell
+        print(server.pid, flush=True)
 
+    told: bytes | None = None
     while server.poll() is None:
         readable, _, _ = select.select([0, waker], [], [], PARENT_POLL_SECONDS)
         noticed = os.read(waker, 64) if waker in readable else b""
@@ -71,8 +73,10 @@ def main(order: dict[str, Any]) -> int:
             server.wait()
         else:
             _stop(server, order["stop_signal"], order["grace_seconds"])
-            if told == b"":
-                shutil.rmtree(order["remove"], ignore_errors=True)
+    if told is None and select.select([0], [], [], 0)[0]:  # it ended by itself, and our parent perhaps at the same time
+        told = os.read(0, 1)
+    if told == b"":
+        shutil.rmtree(order["remove"], ignore_errors=True)
     return server.returncode
 
 
