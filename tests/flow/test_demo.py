@@ -67,12 +67,19 @@ class Showing:
         assert len(self._seen) >= 4, "a broker, a PostgreSQL and their guards were never seen"
         deadline = time.monotonic() + seconds
         while True:
-            alive = [p for p in self._seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+            alive = [process for process in self._seen.values() if lives(process)]
             left = [path.name for path in self.home.iterdir() if path != self.log]
             if not alive and not left:
                 return
             assert time.monotonic() < deadline, f"left over: {alive} {left}\n{self.output}"
             time.sleep(0.2)
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it has ended between the two questions
+        return False
 
 
 @pytest.fixture

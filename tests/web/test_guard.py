@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
@@ -98,3 +101,34 @@ async def test_too_many_and_too_large_requests_are_refused(client: TestClient[we
     assert refused.status == 429
     assert int(refused.headers["Retry-After"]) == 20
     assert (await client.get("/livez")).status == 200
+
+
+async def endless(request: web.Request) -> web.Response:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+async def lasting(request: web.Request) -> web.Response:
+    await asyncio.sleep(0.5)
+    return web.Response(text="all of it")
+
+
+async def test_a_request_that_takes_too_long_is_given_up_and_told_so():
+    """Whether the handler is slow or the client is with its body; streams bound themselves."""
+    middleware = guard(Access(KEY, Users()), Limiter(100), lambda: 0, Cors(), most_seconds=0.2)
+    app = web.Application(middlewares=[middleware])
+    app.add_routes([web.get("/slow", endless), web.post("/big", big), web.get("/events", lasting)])
+
+    async def dripping() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield b"x"
+            await asyncio.sleep(0.1)
+
+    async with TestClient(TestServer(app)) as client:
+        for asked in (client.get("/slow", headers=BEARER), client.post("/big", headers=BEARER, data=dripping())):
+            began = time.monotonic()
+            answer = await asked
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert (await answer.json())["error"] == "this took too long"
+            assert time.monotonic() - began < 3
+        assert await (await client.get("/events", headers=BEARER)).text() == "all of it"

@@ -6,6 +6,7 @@ platform: `Authorization: Bearer`, or the cookie that `POST /session` gives a br
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -40,6 +41,8 @@ HEADERS: Final = {
 USER: Final = web.RequestKey("user", User)
 MOST_SUBJECTS: Final = 100_000
 CLOSED_SECONDS: Final = "5"  # after them a closed door is worth another knock
+ENDLESS: Final = frozenset({"/events", "/ws/dashboard"})  # they bound each write and their own length
+MOST_SECONDS: Final = 30.0  # for one request; what a handler asks of others has shorter deadlines of its own
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,9 +71,9 @@ class Limiter:
 
 
 def guard(
-    access: Access, limiter: Limiter, clock: Callable[[], int], cors: Cors
+    access: Access, limiter: Limiter, clock: Callable[[], int], cors: Cors, most_seconds: float = MOST_SECONDS
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
-    """The middleware. `clock` gives microseconds since 1970."""
+    """The middleware. `clock` gives microseconds since 1970; a request that takes longer than `most_seconds` gets 503."""
 
     def refuse(status: int, detail: str, **headers: str) -> web.Response:
         return web.json_response(error(detail, clock()), status=status, headers=headers)
@@ -93,8 +96,10 @@ def guard(
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        deadline = asyncio.timeout(None if request.path in ENDLESS else most_seconds)
         try:
-            response = await answer(request, handler)
+            async with deadline:
+                response = await answer(request, handler)
         except web.HTTPException as raised:
             if raised.status < 400:
                 raise
@@ -102,8 +107,13 @@ def guard(
             if "Allow" in raised.headers:
                 response.headers["Allow"] = raised.headers["Allow"]
         except Exception:
-            logger.exception("a request to %s failed", request.path)
-            response = refuse(500, "Internal server error")
+            if deadline.expired():
+                logger.warning("a request to %s was given up after %s s", request.path, most_seconds)
+                response = refuse(503, "this took too long", **{"Retry-After": CLOSED_SECONDS})
+                response.force_close()  # the rest of a body may still be on its way
+            else:
+                logger.exception("a request to %s failed", request.path)
+                response = refuse(500, "Internal server error")
         if not response.prepared:
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
