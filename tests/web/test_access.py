@@ -68,6 +68,30 @@ async def test_the_platforms_token_lets_in(users: Users):
     assert await access(users).user(token_for(8, KEY, expires_at=time.time() + 5)) == STAFF
 
 
+async def test_a_token_is_verified_once_and_known_until_it_expires(users: Users, monkeypatch: pytest.MonkeyPatch):
+    asked = access(users)
+    verified: list[str] = []
+    decode = jwt.decode
+
+    def counted(token: str, *arguments: Any, **named: Any) -> Any:
+        verified.append(token)
+        return decode(token, *arguments, **named)
+
+    monkeypatch.setattr(jwt, "decode", counted)
+    token = token_for(8, KEY, expires_at=time.time() + 100)
+    assert [await asked.user(token) for _ in range(3)] == [STAFF] * 3
+    assert verified == [token]
+    head, claims, signature = token.split(".")
+    for forged in (f"{head}.{claims}.{signature[::-1]}", f"{head}.{claims}", token + " "):
+        with pytest.raises(Refused):
+            await asked.user(forged)
+    expired = time.time() + 101
+    monkeypatch.setattr(time, "time", lambda: expired)
+    verified.clear()
+    await asked.user(token)
+    assert verified == [token], "what has expired since is not known any more"
+
+
 @pytest.mark.parametrize(
     "token",
     [
