@@ -149,18 +149,27 @@ async def _door(run: Run, what: str) -> None:
 @asynccontextmanager
 async def raising(run: Run, state: str, share: float) -> AsyncIterator[None]:
     """Writes to the platform's tables fail with this SQLSTATE, one statement in 1/`share`."""
-    await run.sql(
+    await insist(
+        run,
         "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF random() < "
         f"{share} THEN RAISE EXCEPTION 'trouble made by a test' USING ERRCODE = '{state}'; END IF; RETURN NULL; END $$;"
         + "".join(
             f"CREATE TRIGGER trouble AFTER INSERT OR UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION trouble();"
             for table in WRITTEN
-        )
+        ),
     )
     try:
         yield
     finally:
-        await run.sql("DROP FUNCTION trouble CASCADE")
+        await insist(run, "DROP FUNCTION trouble CASCADE")
+
+
+async def insist(run: Run, statement: str) -> None:
+    """Run it although workers hold locks on the same tables in another order: who is the victim is PostgreSQL's choice."""
+    for _ in range(20):
+        with suppress(psycopg.errors.DeadlockDetected):
+            return await run.sql(statement)
+    raise AssertionError(f"it was the victim of a deadlock 20 times: {statement[:60]}")
 
 
 async def in_trouble(run: Run, state: str, share: float, seconds: float) -> None:
