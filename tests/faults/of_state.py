@@ -188,6 +188,7 @@ async def versions(run: Run) -> None:
         await worker.stop()
         worker.change(PYTHONPATH=path_with(NEXT_VERSION))
         worker.start()
+        await run.ready([worker])  # on a busy machine it takes longer to come than the others to go
         await asyncio.sleep(8)
     await run.ready()
     ended = [ending for ending in run.deployment.endings if "later release" in ending.reason]
