@@ -32,6 +32,7 @@ QUIET_SECONDS = 180.0
 CONVERGENCE_SECONDS = 40.0
 PARTITIONS = 6
 HEAL_SECONDS = 90.0
+LONG_HEAL_SECONDS = 900.0  # of all state of a fault with millions of events, by all workers on one machine
 
 
 class Run:
@@ -178,7 +179,7 @@ class Run:
         async with self.deployment.supervised():
             for worker in self.workers:
                 worker.start()
-            await self.ready()
+            await self.ready(seconds=LONG_HEAL_SECONDS if self.fault.is_long else HEAL_SECONDS)
             tally = await self.verdict(newer_than_us=began_us)
         self._judge_endings()
         return tally
