@@ -16,8 +16,8 @@ from tutormax_streams import kafka
 from tutormax_streams.batches.crashpoints import POINTS
 
 SESSION_TIMEOUT_SECONDS = 10
-REACH_SECONDS = 20.0  # of being ready
-MOST_REACH_SECONDS = 60.0  # until then, with the time that it takes to start beside others that crash too
+READY_SECONDS = 20.0  # that a worker may be ready without coming to its point
+REACH_SECONDS = 60.0  # altogether, for it starts beside others that crash too
 SHORT_REACH_SECONDS = 10.0
 TIMES_FOR_ALL = 5  # so often a point is tried before never coming to it is a fault of the campaign
 
@@ -106,7 +106,7 @@ async def crash_at_points(run: Run) -> None:
             if point == "recovering":
                 worker.forget()
             worker.start(TUTORMAX_CRASH_POINT=f"{point}:{occurrence}:{milliseconds}")
-            if await came_to_its_point(worker, SHORT_REACH_SECONDS if run.is_short else MOST_REACH_SECONDS):
+            if await came_to_its_point(worker, SHORT_REACH_SECONDS if run.is_short else REACH_SECONDS):
                 hit[point] = hit.get(point, 0) + 1
         worker.expects_to_crash = False
         worker.start()
@@ -130,14 +130,14 @@ def pair(rng: random.Random, number: int, most: int) -> tuple[str, int, int]:
 
 
 async def came_to_its_point(worker: Worker, seconds: float) -> bool:
-    """Whether it crashed there within `seconds`, of which few may be spent ready; it does not run any more."""
+    """Whether it crashed there within `seconds`, `READY_SECONDS` of them ready; it does not run any more."""
     now = time.monotonic()
     last, is_ready = now + seconds, False
     while worker.running and now < last:
         if not is_ready:
             report = await asyncio.to_thread(worker.health)
             if is_ready := report is not None and report["ready"]:
-                last = min(last, now + REACH_SECONDS)
+                last = min(last, now + READY_SECONDS)
         await asyncio.sleep(0.1)
         now = time.monotonic()
     if not worker.running:
