@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
+import aiohttp
 import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -19,9 +20,10 @@ from yarl import URL
 
 from tests.batches.rig import A0, A1, rig
 from tests.faust_contract.apps import batch_app, create_topics, eventually, publish, running
-from tutormax_streams.batches import RecordBatch, Sender, batch_consumer, drive
+from tutormax_streams.batches import RecordBatch, Sender, batch_consumer, bound_idle_connections, drive
 from tutormax_streams.batches.consumer import BatchConsumer
 from tutormax_streams.batches.consumer_thread import BatchConsumerThread
+from tutormax_streams.embedded.server import free_port
 from tutormax_streams.kafka import admin_client, group_members
 from tutormax_streams.settings import Settings
 from tutormax_streams.web.members import url_of
@@ -273,3 +275,28 @@ async def test_the_producer_waits_for_all_replicas_and_is_idempotent(kafka: str,
         ((too_large, _),) = await sender.send_run(topic, 0, [(b"k", bytes(2_000_000))])
         with pytest.raises(MessageSizeTooLargeError):
             await too_large
+
+
+@pytest.mark.parametrize("head", [b"", b"GET / HTTP/1.1\r\nX: "], ids=["silent", "dripping"])
+async def test_a_connection_on_which_no_whole_request_comes_is_closed(head: bytes):
+    """aiohttp holds it for an hour."""
+    app = faust.App("idle", broker="kafka://nowhere:1", web_bind="127.0.0.1", web_port=free_port())
+    server: Any = app.web
+    bound_idle_connections(app, 0.5)
+    await server.start_server()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.conf.web_port)
+        closed = asyncio.ensure_future(reader.read())
+        writer.write(head)
+        for _ in range(50):
+            if closed.done():
+                break
+            if head:
+                writer.write(b"x")
+            await asyncio.wait({closed}, timeout=0.1)
+        assert closed.done(), "held for 5 s"
+        writer.close()
+        async with aiohttp.ClientSession() as client, client.get(app.conf.canonical_url / "nowhere") as answer:
+            assert answer.status == 404, "others are answered"
+    finally:
+        await server.stop_server()

@@ -4,6 +4,7 @@ Faust keeps the group, the assignment, table recovery and the web; the private n
 used in this package only and listed in `pins`.
 """
 
+from tutormax_streams.batches.connections import bound_idle_connections
 from tutormax_streams.batches.consumer import BatchConsumer, BatchTransport, attach_batches, batch_consumer
 from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.driving import crash_soon, drive
@@ -27,6 +28,7 @@ __all__ = [
     "Sender",
     "attach_batches",
     "batch_consumer",
+    "bound_idle_connections",
     "crash_soon",
     "drive",
     "reached",

@@ -48,6 +48,7 @@ PRIVATE_NAMES = {
     f"{_CLIENT}._partition_assignment_strategy": "test_members_of_a_group_without_tables_tell_their_url",
     f"{_PRODUCER}._ensure_producer": "test_the_producer_waits_for_all_replicas_and_is_idempotent",
     f"{_PRODUCER}._settings_extra": "test_the_producer_waits_for_all_replicas_and_is_idempotent",
+    "faust.web.drivers.aiohttp.Web._runner": "test_a_connection_on_which_no_whole_request_comes_is_closed",
     "faust.App._consumer": "test_the_thread_is_ours",
     "faust.tables.manager.TableManager._recovery": "test_a_recovery_whose_broker_is_silent_stops_the_worker",
     "faust.tables.recovery.Recovery._wait": "test_stock_recovery_stands_still_after_its_deadline",

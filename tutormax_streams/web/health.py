@@ -13,6 +13,7 @@ from aiohttp import web
 from mode import Service
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from tutormax_streams.batches.connections import IDLE_SECONDS
 from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.web.asking import json_answer
 from tutormax_streams.web.guard import HEADERS
@@ -138,7 +139,9 @@ class HealthServer(Service):
         server = web.Application()
         server.add_routes([web.get(path, handle) for path, handle in served.items()])
         server.on_response_prepare.append(_with_headers)
-        self._runner = web.AppRunner(server, access_log=None, shutdown_timeout=STOP_SECONDS)
+        self._runner = web.AppRunner(
+            server, access_log=None, shutdown_timeout=STOP_SECONDS, keepalive_timeout=IDLE_SECONDS
+        )
         self._host, self._port = host, port
 
     async def on_start(self) -> None:

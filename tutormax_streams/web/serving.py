@@ -9,6 +9,7 @@ from typing import Any
 import faust
 
 from agents.aggregate import Aggregate
+from tutormax_streams.batches import bound_idle_connections
 from tutormax_streams.postgres.database import Database
 from tutormax_streams.postgres.stored_figures import StoredFigures
 from tutormax_streams.settings import Settings
@@ -103,6 +104,7 @@ def _guarded(app: faust.App, settings: Settings, clock: Callable[[], int]) -> tu
     }
     server: Any = app.web
     server.web_app.on_response_prepare.append(cors.on_prepare)
+    bound_idle_connections(app)
 
     async def close(*_: Any, **__: Any) -> None:
         await database.close()
