@@ -50,6 +50,13 @@ FOUND: Final[tuple[Found, ...]] = (
         "a batch remembers the time of its oldest record by itself",
         "`tests/batches/test_commits.py`, positions of batches without records",
     ),
+    Found(
+        "A worker grew by some 40 MiB an hour while new sessions kept coming: the bound on facts laid out for computing "
+        "counted them when a tutor was laid out, and none that came after that",
+        "soak",
+        "every fact that is laid out counts, and the tutors least in demand make room",
+        "`tests/tables/test_tutor_windows.py`, facts that keep coming",
+    ),
 )
 
 HEAD: Final = """# Reliability

@@ -109,6 +109,11 @@ class TutorFacts:
                 self._put_other(fact)
         self._sessions = _Sessions([line for line in lines.values() if line is not None])
 
+    @property
+    def held(self) -> int:
+        """How many facts count and take memory."""
+        return len(self._sessions.starts) + self._events.held
+
     def put(self, fact: Fact) -> None:
         """Remember `fact` in place of what stood under its id. Raises ValueError if it is addressed to another tutor."""
         if fact.tutor_id != self.tutor_id:
@@ -329,6 +334,10 @@ class _Events:
             self._response_times.insert(index, time_us)
             self._response_minutes.insert(index, minutes)
             self._held[event_id] = (time_us, minutes)
+
+    @property
+    def held(self) -> int:
+        return len(self._held)
 
     def remove(self, event_id: str) -> None:
         held = self._held.pop(event_id, None)

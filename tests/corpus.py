@@ -58,15 +58,18 @@ def corpus(
     part: str = "",
     poison_share: float = 0.01,
     hot: float = 0.0,
+    first_tutor: int = 0,
 ) -> Corpus:
     """`events` records: 20 % duplicates, 5 % corrections and moves, 1 % poison, all shuffled within and across topics.
 
     One in ten valid records comes in a Redis envelope, also where it repeats a bare one. `part` names one of several
     corpora that go to the same deployment: the same tutors, other sessions. `hot` is one tutor's share of all sessions.
+    `first_tutor` is the number of the first of at most 300 tutors.
     """
     rng = random.Random(seed)
     poison_count, repeat_count, correction_count = int(events * poison_share + 1e-9), events // 5, events // 20
-    originals = _originals(rng, events - poison_count - repeat_count - correction_count, now_us, part, hot)
+    count = events - poison_count - repeat_count - correction_count
+    originals = _originals(rng, count, now_us, part, hot, first_tutor)
     valid = originals + _corrections(rng, originals, correction_count, now_us, part)
     records = [
         RawRecord(topic, enveloped(payload, rng) if rng.random() < 0.1 else bare(payload))
@@ -78,8 +81,8 @@ def corpus(
     return Corpus(records, by_topic(valid), [record.value for record in poison])
 
 
-def _originals(rng: random.Random, count: int, now_us: int, part: str, hot: float) -> list[Arrival]:
-    tutor_ids = [f"tutor_{number:05d}" for number in range(max(3, min(300, count // 100)))]
+def _originals(rng: random.Random, count: int, now_us: int, part: str, hot: float, first_tutor: int) -> list[Arrival]:
+    tutor_ids = [f"tutor_{first_tutor + number:05d}" for number in range(max(3, min(300, count // 100)))]
     working = tutor_ids[: max(2, len(tutor_ids) * 19 // 20)]  # the rest never hold a session
     skill = {tutor_id: rng.random() ** 0.5 for tutor_id in tutor_ids}  # spreads them over the tiers
     events = [_profile(rng, tutor_id, now_us) for tutor_id in tutor_ids]

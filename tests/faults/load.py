@@ -25,6 +25,7 @@ from tests.samples import TOPICS, bare, session_payload, tutor_payload
 from tutormax_streams import kafka
 
 PART_EVENTS = 3_000
+TUTORS_OF_A_CROWD = 100  # at most: a corpus of so many events has fewer
 PROBES = 6
 PROBE_SECONDS = 0.4  # between two of them
 STEP_SECONDS = 0.1
@@ -60,7 +61,14 @@ class Load:
     """Publishes while it is entered. What was acknowledged is in the deployment's payloads, and in `placed`."""
 
     def __init__(
-        self, deployment: Deployment, seed: int, per_second: float, *, poison_share: float = 0.01, hot: float = 0.0
+        self,
+        deployment: Deployment,
+        seed: int,
+        per_second: float,
+        *,
+        poison_share: float = 0.01,
+        hot: float = 0.0,
+        crowds: int = 1,
     ) -> None:
         self.per_second = per_second
         self.is_paused = False
@@ -72,7 +80,7 @@ class Load:
         self.ages: list[tuple[float, float]] = []  # (when looked, age of the oldest probe)
         self._deployment = deployment
         self._settings = deployment.settings.model_copy(update={"kafka_idempotent_producer": False})
-        self._seed, self._poison_share, self._hot = seed, poison_share, hot
+        self._seed, self._poison_share, self._hot, self._crowds = seed, poison_share, hot, crowds
         self._began_us = time.time_ns() // 1000
         self._rng = random.Random(seed)
         self._records = self._hard_records()
@@ -162,9 +170,10 @@ class Load:
                 part=f"{part}-",
                 poison_share=self._poison_share,
                 hot=self._hot,
+                first_tutor=part % self._crowds * TUTORS_OF_A_CROWD,
             )
             self.poison.update(more.poison)
-            yield from more.records if part > 1 else self._with_early_profiles(more)
+            yield from more.records if part > self._crowds else self._with_early_profiles(more)
 
     def _with_early_profiles(self, first: Corpus) -> list[RawRecord]:
         """A load may end anywhere, and a session that has moved to a tutor whose profile is still to come stays with

@@ -239,9 +239,25 @@ async def backlog(run: Run) -> None:
     assert max(highest[half:], default=0) < 1.2 * max(highest[:half], default=1) + 20, "memory grew with the backlog"
 
 
-@fault("soak", 18, "an hour at 500 events a second: memory does not grow", times=3600, per_second=500.0, is_long=True)
+@fault(
+    "soak",
+    18,
+    "an hour at 500 events a second: memory does not grow",
+    times=3600,
+    per_second=500.0,
+    crowds=60,
+    is_long=True,
+)
 async def soak(run: Run) -> None:
-    """The slope of each worker's RSS after a warm-up of a tenth of the time."""
+    """The slope of each worker's RSS after a warm-up of a tenth of the time. Before it a history fills what workers
+    keep in memory up to a bound."""
+    now_us, events = time.time_ns() // 1000, min(500_000, 150 * run.times)
+    history = corpus(run.seed, events, now_us=now_us, part="soak-", poison_share=0, first_tutor=90_000)
+    for topic, payloads in history.payloads.items():
+        run.deployment.payloads[topic] += payloads
+    await run.deployment.publish(history.records)
+    while await run.deployment.lag() > 2_000:  # noqa: ASYNC110 - only Kafka knows
+        await asyncio.sleep(1)
     began = time.monotonic()
     seen: dict[str, list[tuple[float, float]]] = {worker.name: [] for worker in run.workers}
     while (elapsed := time.monotonic() - began) < run.times:
@@ -253,6 +269,7 @@ async def soak(run: Run) -> None:
     for name, points in seen.items():
         slope = slope_of(points) / (points[0][1] or 1) * 100
         run.notes[f"{name}: RSS slope (%/h)"] = round(slope, 2)
+        run.notes[f"{name}: RSS at the end (MiB)"] = round(points[-1][1])
         assert slope < 1 or run.times < 3600, f"{name} grows by {slope:.1f} % an hour"
 
 

@@ -34,6 +34,7 @@ class Fault:
     per_second: float = 60.0
     poison_share: float = 0.01
     hot: float = 0.0
+    crowds: int = 1  # sets of tutors whom events are about in turn
     raw_partitions: Mapping[str, int] = field(default_factory=dict)  # of raw topics that producers made before us
     is_long: bool = False  # only when named
 

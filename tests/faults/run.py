@@ -56,7 +56,14 @@ class Run:
         self.doors = ground.take_doors(fault.workers) if fault.proxied else []
         """By worker, if the fault needs them."""
         self.workers = [self._worker(number) for number in range(fault.workers)]
-        self.load = Load(self.deployment, seed, fault.per_second, poison_share=fault.poison_share, hot=fault.hot)
+        self.load = Load(
+            self.deployment,
+            seed,
+            fault.per_second,
+            poison_share=fault.poison_share,
+            hot=fault.hot,
+            crowds=fault.crowds,
+        )
         self._over: float | None = None
         self._strangers: set[Position] = set()
         self._raw_letters: dict[Position, bytes] | None = None
