@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import jsonschema
 import msgspec
 import pytest
+from aiohttp import web
 from aiohttp.web import StaticResource
 from openapi_spec_validator import validate
 
@@ -205,6 +206,16 @@ async def test_answers_about_many_are_as_documented():
         answer = await handler(Request())  # type: ignore[arg-type]
         assert isinstance(answer.body, bytes)
         held(HTTP, name, json.loads(answer.body))
+
+
+@pytest.mark.parametrize(
+    "ids", ["", "t1,,t2", "t1,", ",".join(["t1"] * (lists.MOST_IDS + 1))], ids=["none", "empty", "last", "too many"]
+)
+async def test_a_batch_refuses_what_the_document_does_not_admit(ids: str, monkeypatch: pytest.MonkeyPatch):
+    """Schemathesis found that one id could be named any number of times."""
+    monkeypatch.setattr(Request, "query", {"ids": ids})
+    with pytest.raises(web.HTTPBadRequest, match="ids must name 1 to 500 tutors"):
+        await lists.Lists(Stored(), lambda: NOW_US).batch(Request())  # type: ignore[arg-type]
 
 
 def test_answers_about_the_deployment_are_as_documented():

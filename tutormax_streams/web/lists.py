@@ -32,9 +32,10 @@ class Lists:
     async def batch(self, request: web.Request) -> web.Response:
         """`GET /tutors/metrics?ids=a,b&window=`: up to 500 tutors; unknown ones are listed as such."""
         window = window_of(request)
-        ids = list(dict.fromkeys(id_ for id_ in request.query.get("ids", "").split(",") if id_))
-        if not 0 < len(ids) <= MOST_IDS:
+        named = request.query.get("ids", "").split(",")
+        if not all(named) or len(named) > MOST_IDS:
             raise bad(f"ids must name 1 to {MOST_IDS} tutors, separated by commas")
+        ids = list(dict.fromkeys(named))
         only_allowed(request, *ids)
         found = await self._stored.tutors(ids)
         now_us = self._clock()
