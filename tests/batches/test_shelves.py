@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.batches.fakes import the_memory
-from tutormax_streams.batches.shelves import MemoryShelf, RocksShelf, Shelf, UnreadableShelf
+from tutormax_streams.batches.shelves import MemoryShelf, RocksShelf, SharedMemory, Shelf, UnreadableShelf
 
 NewShelf = Callable[[], Shelf]
 
@@ -291,3 +291,18 @@ def filled(path: Path, rotten: slice | None = None) -> None:
         for at in range(*rotten.indices(len(content)))[::500]:
             content[at] ^= 0xFF
         table.write_bytes(content)
+
+
+def test_all_shelves_share_one_cache_also_when_they_are_opened_again(tmp_path: Path):
+    """rocksdict gives an existing database the options of its own file, with a cache of its own and without filters."""
+    capacity = 3 << 20
+    for number in range(2):
+        RocksShelf(tmp_path / f"{number}.db", SharedMemory(capacity)).close()
+    memory = SharedMemory(capacity)
+    shelves = [RocksShelf(tmp_path / f"{number}.db", memory) for number in range(2)]
+    for shelf in shelves:
+        assert shelf._db.property_value("rocksdb.block-cache-capacity") == str(capacity)
+        assert shelf._db.property_value("rocksdb.block-cache-usage") == str(memory.cache.get_usage())
+        newest = max(shelf.path.glob("OPTIONS-*"))
+        assert "filter_policy=bloomfilter" in newest.read_text()
+        shelf.close()

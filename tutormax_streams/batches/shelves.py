@@ -156,7 +156,10 @@ class RocksShelf:
         before = None
         with contextlib.suppress(OSError, ValueError):  # there is none yet, or RocksDB will say what is wrong
             before = _Manifest.of(self.path)
-        self._db = rocksdict.Rdict(str(self.path), memory.options())
+        options = memory.options()
+        # An existing database would take its column family's options from its own file: a block cache of 8 MiB for
+        # each of many shelves, and no Bloom filters.
+        self._db = rocksdict.Rdict(str(self.path), options, column_families={"default": options})
         try:
             self._check_manifest(before, self._db.get(_MANIFEST_KEY))
             stored = self._db.get(_OFFSET_KEY)
