@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.validate import Validate
-from tutormax_streams import environment, worker
+from tutormax_streams import worker
 
 
 def note_first_batch(mark: Path) -> None:
@@ -32,15 +32,14 @@ def note_first_batch(mark: Path) -> None:
 
 
 def main() -> int:
-    settings = environment.load()
     if mark := os.environ.get("BENCHMARK_MARK"):
         note_first_batch(Path(mark))
     profile = os.environ.get("BENCHMARK_PROFILE")
     if not profile:
-        return worker.run(settings)
+        return worker.main()
     profiler = cProfile.Profile()
     try:
-        return profiler.runcall(worker.run, settings)
+        return profiler.runcall(worker.main)
     finally:
         profiler.dump_stats(profile)
 

@@ -17,6 +17,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+import tutormax_streams.__main__
 import tutormax_streams.cli
 from tutormax_streams import environment
 from tutormax_streams.cli import app
@@ -263,6 +264,22 @@ def test_a_signal_between_the_waits_of_a_start_ends_the_worker_too(
             signal.signal(each, handler)
 
 
+def test_a_worker_takes_no_command_line_along():
+    """Nor its libraries: typer and rich are 5 MiB that nobody needs for months."""
+    seen = "import sys; print(*{'typer', 'rich', 'worker'} & {n.rpartition('.')[2] for n in sys.modules})"
+    script = f"""
+import atexit, sys
+sys.argv[1:] = ["worker"]
+atexit.register(lambda: exec({seen!r}))
+from tutormax_streams.__main__ import main
+main()
+"""
+    refused = {**os.environ, "KAFKA_PARTITIONS": "none"}
+    done = subprocess.run([sys.executable, "-c", script], env=refused, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (2, "worker"), done.stderr
+    assert done.stderr.startswith("tutormax-streams: KAFKA_PARTITIONS:")
+
+
 def test_a_worker_whose_port_is_taken_ends_with_a_sentence_and_exit_code_2(nobody: str):
     with socket.create_server((HOST, 0)) as taken:
         done = worker(TUTORMAX_WEB_PORT=str(taken.getsockname()[1]), TUTORMAX_WEB_HOST=HOST)
@@ -305,6 +322,6 @@ def test_a_bug_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr(tutormax_streams.cli, "app", broken)
     with pytest.raises(SystemExit) as ended:
-        tutormax_streams.cli.main()
+        tutormax_streams.__main__.main()
     assert ended.value.code == 70
     assert "ZeroDivisionError" in capsys.readouterr().err

@@ -1,8 +1,31 @@
-"""`python -m tutormax_streams` is `tutormax-streams`."""
+"""The program `tutormax-streams`, and `python -m tutormax_streams`."""
 
 from __future__ import annotations
 
-from tutormax_streams.cli import main
+import sys
+import traceback
+from typing import NoReturn
+
+from tutormax_streams import signals
+from tutormax_streams.refused import CRASHED
+
+
+def main() -> NoReturn:
+    """Run the command line. Exit codes are those of `cli.exits`."""
+    try:
+        if sys.argv[1:] == ["worker"]:  # it lives for months, and takes no command line along: 5 MiB less
+            signals.end_the_process()  # what is imported here takes its time
+            from tutormax_streams import worker
+
+            sys.exit(worker.main())
+        from tutormax_streams.cli import app
+
+        app()
+    except Exception:  # noqa: BLE001 - the last resort, so that a bug has an exit code of its own
+        traceback.print_exc()
+        sys.exit(CRASHED)
+    raise AssertionError("typer exits by itself")
+
 
 if __name__ == "__main__":
     main()

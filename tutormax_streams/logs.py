@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from datetime import UTC, datetime
 from typing import Any
 
-import structlog
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
 
 REPEAT_SECONDS = 10.0
 
@@ -37,29 +39,35 @@ class Repeats(logging.Filter):
         return True
 
 
+class Objects(JsonFormatter):
+    """One JSON object a line: `timestamp`, `level`, `logger`, `event`, the fields given as `extra`, `exception`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ["message", "levelname", "name"],
+            rename_fields={"message": "event", "levelname": "level", "name": "logger", "exc_info": "exception"},
+            rename_fields_keep_missing=False,
+            timestamp=True,
+        )
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        log_data["level"] = log_data["level"].lower()
+        return log_data
+
+
+class Lines(logging.Formatter):
+    """The same for people: a readable line, then the traceback if there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
+        when = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        fields = "".join(f" {name}={value}" for name, value in record.__dict__.items() if name not in RESERVED_ATTRS)
+        return f"{when} [{record.levelname.lower():<8}] {record.message:<30} [{record.name}]{fields}"
+
+
 def configure(level: str, log_format: str) -> None:
-    """Route the standard library's logging, and with it every library's, through structlog's renderer."""
-    shared: list[Any] = [
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *([structlog.processors.format_exc_info] if log_format == "json" else []),
-            renderer,
-        ],
-    )
+    """Route the standard library's logging, and with it every library's, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(Objects() if log_format == "json" else Lines())
     handler.addFilter(Repeats(("aiokafka", "faust")))
     root = logging.getLogger()
     root.handlers[:] = [handler]

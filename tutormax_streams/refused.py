@@ -13,6 +13,9 @@ POSTGRES: Final = 4
 STATE: Final = 5
 """The state is incomplete: `rebuild` is needed."""
 
+CRASHED: Final = 70
+"""A failure of the program itself."""
+
 
 class Refused(Exception):
     """Stop here. The message is a sentence for an operator; `code` is the process's exit code."""

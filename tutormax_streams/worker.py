@@ -11,17 +11,16 @@ import faust
 import uvloop
 from mode import Service
 
-from tutormax_streams import kafka, logs, memory, signals, startup
+from tutormax_streams import environment, kafka, logs, memory, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
 from tutormax_streams.batches import BatchConsumer, batch_consumer, crash_soon
 from tutormax_streams.epoch import Epoch
+from tutormax_streams.refused import CRASHED, Refused
 from tutormax_streams.settings import Settings
 from tutormax_streams.watchdog import STOOD_STILL, StoodStill, Watchdog
 from tutormax_streams.web import health
 
 logger = logging.getLogger(__name__)
-
-CRASHED = 70
 
 
 async def _prepared(settings: Settings) -> Epoch | None:
@@ -111,3 +110,13 @@ def run(settings: Settings) -> int:
         return STOOD_STILL if isinstance(crash, StoodStill) else CRASHED
     logger.info("stopped")
     return 0
+
+
+def main() -> int:
+    """`run` with the settings of the environment; its code when they are wrong, too."""
+    try:
+        settings = environment.load()
+    except Refused as refusal:
+        sys.stderr.write(f"tutormax-streams: {refusal}\n")
+        return refusal.code
+    return run(settings)

@@ -6,16 +6,13 @@ Commands import what they need when they run, so that --help answers at once.
 from __future__ import annotations
 
 import logging
-import sys
-import traceback
-from typing import NoReturn
 
 import typer
 
 from tutormax_streams.cli import letters, servers, state, work
-from tutormax_streams.cli.exits import CRASHED, EXIT_CODES, OperatorsGroup
+from tutormax_streams.cli.exits import EXIT_CODES, OperatorsGroup
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     name="tutormax-streams",
@@ -44,17 +41,3 @@ app.command()(state.settings)
 def quiet() -> None:
     # Clients log each attempt to connect; a command says it once. `worker` sets up logs of its own.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-
-
-def main() -> NoReturn:
-    """The program. Exit codes are those of `exits`."""
-    try:
-        app()
-    except Exception:  # noqa: BLE001 - the last resort, so that a bug has an exit code of its own
-        traceback.print_exc()
-        sys.exit(CRASHED)
-    raise AssertionError("typer exits by itself")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-FAILED, INTERRUPTED, CRASHED = 1, 130, 70
+FAILED, INTERRUPTED = 1, 130
 
 EXIT_CODES: Final = """
 Exit codes:

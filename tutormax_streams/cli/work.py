@@ -64,10 +64,9 @@ def worker() -> None:
       TUTORMAX_ROLES=sink TUTORMAX_WEB_PORT=6067 tutormax-streams worker
     """
     signals.end_the_process()  # what is imported here takes its time
-    from tutormax_streams import environment
     from tutormax_streams import worker as replica
 
-    raise typer.Exit(replica.run(environment.load()))
+    raise typer.Exit(replica.main())
 
 
 def generate(

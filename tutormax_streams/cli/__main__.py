@@ -1,8 +1,0 @@
-"""`python -m tutormax_streams.cli` is `tutormax-streams`."""
-
-from __future__ import annotations
-
-from tutormax_streams.cli import main
-
-if __name__ == "__main__":
-    main()
