@@ -94,7 +94,8 @@ OFFSET: Final = Parameter(
 )
 IDS: Final = Parameter(
     "ids",
-    {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": MOST_IDS},
+    # An id with a comma cannot be asked for here: decoded, it looks like two.
+    {"type": "array", "items": {"type": "string", "pattern": "^[^,]+$"}, "minItems": 1, "maxItems": MOST_IDS},
     "Which tutors.",
     required=True,
     commas=True,
