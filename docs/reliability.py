@@ -57,6 +57,13 @@ FOUND: Final[tuple[Found, ...]] = (
         "every fact that is laid out counts, and the tutors least in demand make room",
         "`tests/tables/test_tutor_windows.py`, facts that keep coming",
     ),
+    Found(
+        "A worker started on its disk let each partition of its tables have a cache of 8 MiB of its own, and read "
+        "without filters: RocksDB's binding took the options from the database's own file",
+        "soak",
+        "every opening names the options of the column family too: one cache, with filters",
+        "`tests/batches/test_shelves.py`, shelves that are opened again",
+    ),
 )
 
 HEAD: Final = """# Reliability

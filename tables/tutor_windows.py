@@ -27,9 +27,9 @@ NAME = "tutor_windows"
 
 
 class TutorWindows:
-    """`cached_facts` bounds the facts held laid out, some 50 bytes each. Those of 800 tutors x 90 days fit."""
+    """`cached_facts` bounds the facts held laid out, some 50 bytes each. Those of 400 tutors x 90 days fit."""
 
-    def __init__(self, table: MergedTable[Remembered], cached_facts: int = 200_000) -> None:
+    def __init__(self, table: MergedTable[Remembered], cached_facts: int = 100_000) -> None:
         self.table = table
         self._sweeper = Sweeper(table, lambda payload, now_us: facts.expired(facts.decode(payload), now_us))
         self._cached_facts = cached_facts

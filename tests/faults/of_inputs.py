@@ -242,8 +242,9 @@ async def backlog(run: Run) -> None:
 @fault(
     "soak",
     18,
-    "an hour at 500 events a second: memory does not grow",
+    "an hour at 500 events a second, all at one worker: memory does not grow",
     times=3600,
+    workers=1,
     per_second=500.0,
     crowds=60,
     is_long=True,
