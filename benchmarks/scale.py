@@ -27,7 +27,9 @@ async def run(ground: Ground, tutors: int, times: int, live_seconds: float) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tutors", type=int, default=2500)
-    parser.add_argument("--times", type=int, default=2, help=f"histories of {memory.SESSIONS_PER_TUTOR} sessions a tutor")
+    parser.add_argument(
+        "--times", type=int, default=2, help=f"histories of {memory.SESSIONS_PER_TUTOR} sessions a tutor"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="of live events before the last look at memory")
     options = parser.parse_args()
     with Ground() as ground:
