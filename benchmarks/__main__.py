@@ -1,6 +1,7 @@
 """All benchmarks in their short form: `python -m benchmarks [--events 100000] [--seconds 15]`, or `make bench`.
 
-Prints what each prints, and writes docs/benchmarks.md, of which the README quotes the table.
+Prints what each prints, and writes docs/benchmarks.md, of which the README quotes the table. What the large deployment
+of `benchmarks.scale` printed when it last ran stands on the page too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from benchmarks import freshness, memory, recovery, throughput
+from benchmarks import freshness, lookups, memory, payload, recovery, scale, sockets, throughput
+from benchmarks import page as dashboard
 from benchmarks.conditions import Conditions
 from benchmarks.ground import Ground
 from docs import generate
@@ -19,6 +21,8 @@ from docs import generate
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 RATES = [50, 200, 1000]
 TUTORS = 300
+LARGE_TUTORS = 10_000
+LOOKUPS_PER_SECOND, LOOKUP_SECONDS = 500, 60.0
 EVENTS = "{}: events per worker CPU second"
 
 Row: TypeAlias = tuple[str, str, str, str]  # what, measured, floor, aim
@@ -49,8 +53,17 @@ def page(conditions: Conditions, command: str, rows: list[Row], details: list[st
             *details,
             "```",
             "",
+            *large(),
         ]
     )
+
+
+def large() -> list[str]:
+    """What `benchmarks.scale` printed when it last ran."""
+    if not scale.PRINTED.exists():
+        return []
+    printed = scale.PRINTED.read_text().rstrip()
+    return ["## A large deployment", "", "By `python -m benchmarks.scale`:", "", "```text", printed, "```", ""]
 
 
 @dataclass(slots=True)
@@ -103,6 +116,29 @@ async def fresh(ground: Ground, report: Report, seconds: float) -> None:
         report.add([latencies.line()], (name, freshness.described(latencies.seconds), *limits))
 
 
+async def lookup(ground: Ground, report: Report, seconds: float) -> None:
+    """Latency of lookups, local and forwarded, of the dashboard's totals and of what it shows; memory of sockets."""
+    found = await lookups.run(ground, LOOKUPS_PER_SECOND, seconds, TUTORS)
+    no_op = f"no-op {found.p99_ms('no-op'):.0f}"
+    answered = found.statuses["local 200"] + found.statuses["forwarded 200"] + found.statuses["no-op 200"]
+    what = f"lookups at {LOOKUPS_PER_SECOND}/s beside {lookups.EVENTS_PER_SECOND} ev/s"
+    report.add(
+        found.lines(LOOKUPS_PER_SECOND, seconds),
+        (f"{what}: answered by the worker asked, p99 ms", f"{found.p99_ms('local'):.0f} ({no_op})", "50", "10"),
+        (f"{what}: forwarded, p99 ms", f"{found.p99_ms('forwarded'):.0f} ({no_op})", "80", "25"),
+        (f"{what}: not answered with 200", f"{found.statuses.total() - answered:,}", "0", ""),
+    )
+    totals = await payload.measure(ground, LARGE_TUTORS, rate=10, seconds=30)
+    what = f"the dashboard's totals of {LARGE_TUTORS:,} tutors, p99 ms"
+    measured = f"{totals.p99_ms():.0f} (no-op {totals.p99_ms(payload.NO_OP):.0f})"
+    report.add(totals.lines(), (what, measured, "50", ""))
+    idle = await sockets.measure(ground, 1000, TUTORS)
+    report.add([idle.line()], (f"{idle.sockets:,} idle sockets, MiB", f"{idle.cost_mib:.0f}", "100", ""))
+    version, shown = await dashboard.run(ground, LARGE_TUTORS, rate=50, seconds=30)
+    what = f"event to changed figure on an open page of {LARGE_TUTORS:,} tutors, 50 ev/s, p95 seconds"
+    report.add([f"Chromium {version}:", *shown.lines()], (what, f"{shown.p95_seconds:.2f}", "2", ""))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=100_000, help="for throughput; 100,000 by default")
@@ -115,6 +151,7 @@ def main() -> None:
         asyncio.run(fresh(ground, report, options.seconds))
         asyncio.run(stream(ground, report, options.events))
         asyncio.run(product(ground, report, options.events, options.seconds))
+        asyncio.run(lookup(ground, report, LOOKUP_SECONDS))
     command = f'make bench ARGS="--events {options.events} --seconds {options.seconds:g}"'
     PAGE.write_text(page(conditions, command, report.rows, report.details))
     generate.main()

@@ -44,6 +44,16 @@ class Answers:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     statuses: Counter[str] = field(default_factory=Counter)
 
+    def p99_ms(self, kind: str) -> float:
+        return quantile(sorted(self.seconds[kind]), 0.99) * 1000
+
+    def lines(self, rate: int, seconds: float) -> list[str]:
+        return [
+            f"lookups at {rate:,} requests/s for {seconds:g} s beside {EVENTS_PER_SECOND} events/s:",
+            *(f"  {self.line(kind)}" for kind in KINDS),
+            "  answers: " + ", ".join(f"{count:,} {status}" for status, count in sorted(self.statuses.items())),
+        ]
+
     def line(self, kind: str) -> str:
         ordered = sorted(self.seconds[kind])
         named = [(f"p{share * 100:g}", quantile(ordered, share)) for share in (0.5, 0.95, 0.99)]
@@ -167,9 +177,7 @@ def main() -> None:
     with Ground() as ground:
         print("\n".join(Conditions.now(ground.stack.description).lines()), flush=True)
         answers = asyncio.run(run(ground, options.rate, options.seconds, options.tutors))
-    print(f"lookups at {options.rate:,} requests/s for {options.seconds:g} s beside {EVENTS_PER_SECOND} events/s:")
-    print("\n".join(f"  {answers.line(kind)}" for kind in KINDS))
-    print("  answers:", ", ".join(f"{count:,} {status}" for status, count in sorted(answers.statuses.items())))
+    print("\n".join(answers.lines(options.rate, options.seconds)))
 
 
 if __name__ == "__main__":

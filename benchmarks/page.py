@@ -71,6 +71,10 @@ class Found:
     loaded: int  # tutors in the page
     rows: int  # in the document, at most
 
+    @property
+    def p95_seconds(self) -> float:
+        return quantile(sorted(self.latencies), 0.95)
+
     def lines(self) -> list[str]:
         hung = Counter(int(at // 1000) for at, _ in self.tasks)
         worst = max((length for _, length in self.tasks), default=0.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from dataclasses import dataclass
 
 import aiohttp
 import psycopg
@@ -20,6 +21,7 @@ from benchmarks.lookups import signed_in
 from benchmarks.memory import ready
 from tutormax_streams import topics
 
+TOTALS, NO_OP = "/dashboard/analytics", "/livez"
 TUTORS = """
 INSERT INTO tutors (tutor_id, name, email, onboarding_date, status, subjects, created_at, updated_at)
 SELECT 't' || n, 'Tutor ' || n, 't' || n || '@example.org', now(), 'ACTIVE', '{}', now(), now()
@@ -34,8 +36,28 @@ FROM generate_series(1, %s) AS n, unnest(ARRAY['SEVEN_DAY', 'THIRTY_DAY', 'NINET
 """
 
 
-async def measure(ground: Ground, tutors: int, rate: int, seconds: float) -> tuple[int, dict[str, list[float]]]:
-    """Bytes of the payload, and seconds of each answer by path."""
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Seconds of each answer by path, sorted; `size` of the payload in bytes."""
+
+    tutors: int
+    rate: int
+    size: int
+    seconds: dict[str, list[float]]
+
+    def p99_ms(self, path: str = TOTALS) -> float:
+        return quantile(self.seconds[path], 0.99) * 1000
+
+    def lines(self) -> list[str]:
+        lines = [f"totals of {self.tutors:,} tutors, {self.size:,} bytes, at {self.rate} requests/s:"]
+        for path, ordered in self.seconds.items():
+            shares = ", ".join(f"p{share * 100:g} {quantile(ordered, share) * 1000:.1f}" for share in (0.5, 0.95, 0.99))
+            lines.append(f"  {path}: {shares}, max {ordered[-1] * 1000:.1f} ms over {len(ordered):,} requests")
+        return lines
+
+
+async def measure(ground: Ground, tutors: int, rate: int, seconds: float) -> Totals:
+    """On a deployment of its own."""
     async with signed_in(ground) as (deployment, token):
         await topics.ensure(deployment.settings)
         with deployment.worker("stream", "sink") as worker:
@@ -45,7 +67,7 @@ async def measure(ground: Ground, tutors: int, rate: int, seconds: float) -> tup
                 await connection.execute(TUTORS, [tutors])
                 await connection.execute(ROWS, [tutors])
                 await connection.execute("ANALYZE")
-            found: dict[str, list[float]] = {"/dashboard/analytics": [], "/livez": []}
+            found: dict[str, list[float]] = {TOTALS: [], NO_OP: []}
             size = 0
             async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as client:
                 began = time.perf_counter()
@@ -57,7 +79,7 @@ async def measure(ground: Ground, tutors: int, rate: int, seconds: float) -> tup
                             response.raise_for_status()
                             size = max(size, len(await response.read()))
                         times.append(time.perf_counter() - asked)
-            return size, found
+            return Totals(tutors, rate, size, {path: sorted(times) for path, times in found.items()})
 
 
 def main() -> None:
@@ -68,12 +90,8 @@ def main() -> None:
     options = parser.parse_args()
     with Ground() as ground:
         print("\n".join(Conditions.now(ground.stack.description).lines()), flush=True)
-        size, found = asyncio.run(measure(ground, options.tutors, options.rate, options.seconds))
-    print(f"totals of {options.tutors:,} tutors, {size:,} bytes, at {options.rate} requests/s:")
-    for path, times in found.items():
-        ordered = sorted(times)
-        shares = ", ".join(f"p{share * 100:g} {quantile(ordered, share) * 1000:.1f}" for share in (0.5, 0.95, 0.99))
-        print(f"  {path}: {shares}, max {ordered[-1] * 1000:.1f} ms over {len(ordered):,} requests")
+        found = asyncio.run(measure(ground, options.tutors, options.rate, options.seconds))
+    print("\n".join(found.lines()))
 
 
 if __name__ == "__main__":

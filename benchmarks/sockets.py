@@ -37,6 +37,17 @@ class Idle:
     sockets: int
     told: int
 
+    @property
+    def cost_mib(self) -> float:
+        return self.with_all - self.before
+
+    def line(self) -> str:
+        return (
+            f"{self.sockets:,} idle sockets: {self.cost_mib:.0f} MiB (RSS {self.before:.0f} MiB before, "
+            f"{self.with_one:.0f} MiB with one, {self.with_all:.0f} MiB with all); {self.told:,} were told of the next "
+            "event"
+        )
+
 
 async def measure(ground: Ground, sockets: int, tutors: int) -> Idle:
     async with signed_in(ground) as (deployment, token), AsyncExitStack() as stack:
@@ -91,10 +102,7 @@ def main() -> None:
     with Ground() as ground:
         print("\n".join(Conditions.now(ground.stack.description).lines()), flush=True)
         idle = asyncio.run(measure(ground, options.sockets, options.tutors))
-    print(
-        f"{idle.sockets:,} idle sockets: {idle.with_all - idle.before:.0f} MiB (RSS {idle.before:.0f} MiB before, "
-        f"{idle.with_one:.0f} MiB with one, {idle.with_all:.0f} MiB with all); {idle.told:,} were told of the next event"
-    )
+    print(idle.line())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from playwright.async_api import Browser, expect
 
 from tests.browser.conftest import MANY, TUTORS
 from tests.browser.visits import PHONE, WIDE, Visit, visit
+from tests.flow import users
 from tests.flow.driver import Deployment, eventually
 from tests.flow.users import STAFF, TUTOR, token
 from tests.oracle import DAY_US
@@ -213,12 +214,14 @@ async def test_an_alert_appears_is_told_and_leads_to_its_tutor(browser: Browser,
 # -- a tutor's page and who may see it --------------------------------------------------------------------------------
 
 
-async def test_a_tutors_page_has_three_windows_a_trend_and_reasons(browser: Browser, address: str):
+async def test_a_tutors_page_has_three_windows_a_trend_and_reasons(browser: Browser, address: str, ground: Deployment):
+    users.predict(ground.database, "t12", 45, "MEDIUM")
     async with visit(browser, address) as here:
         await here.open("#/tutor/t12")
         page = here.page
         figures = page.get_by_role("table", name="Figures over the last 7, 30 and 90 days")
         await expect(figures.get_by_role("columnheader")).to_have_text(["Figure", "7 days", "30 days", "90 days"])
+        await expect(page.get_by_text("churn risk medium, 45 of 100 (2 Nov)")).to_be_visible()
         sessions = figures.get_by_role("row", name="Sessions completed").get_by_role("cell")
         await expect(sessions).to_have_text([re.compile(r"^\d+ sessions$")] * 3)
         reasons = page.get_by_role("region", name="Why this tier")

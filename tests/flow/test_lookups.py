@@ -117,6 +117,29 @@ def test_performance_says_why_it_is_this_tier(looked_up: Deployment):
     assert body["declines_7day_vs_30day"]["avg_rating_stars"] == 0.0
 
 
+def test_churn_is_told_when_somebody_has_predicted_it(looked_up: Deployment):
+    worker = looked_up.workers[0]
+    status, body = ask(worker, "/tutors/t5/performance")
+    assert (status, body["churn"]) == (200, None), "the platform may not even have the table"
+    users.predict(looked_up.database, "t5", 62, "HIGH")
+    for worker in looked_up.workers:
+        status, body = ask(worker, "/tutors/t5/performance")
+        assert status == 200
+        assert "churn_message" not in body
+        assert body["churn"] == {
+            "churn_score": 62,
+            "risk_level": "HIGH",
+            "prediction_date": "2025-11-02T00:00:00",
+            "window_1day_probability": None,
+            "window_7day_probability": None,
+            "window_30day_probability": 0.62,
+            "window_90day_probability": None,
+            "contributing_factors": {"no_show_rate_30d": {"importance": 0.4, "value": 0.25}},
+            "model_version": "1.0",
+        }
+    assert ask(worker, "/tutors/t6/performance")[1]["churn"] is None
+
+
 def test_a_trend_is_what_the_oracle_says_of_each_day(looked_up: Deployment):
     oracle = looked_up.oracle()
     for worker in looked_up.workers:

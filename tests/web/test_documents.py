@@ -29,7 +29,7 @@ from tests.samples import feedback_payload, session_payload, tutor_payload
 from tests.web.test_operations import OWNERS, Clock, Worker, said_by
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
 from tutormax_streams.epoch import Epoch
-from tutormax_streams.postgres.stored_figures import StoredTutor
+from tutormax_streams.postgres.stored_figures import Prediction, StoredTutor
 from tutormax_streams.refusals import DeadLetterBox
 from tutormax_streams.settings import Settings
 from tutormax_streams.topics import Topics
@@ -157,6 +157,9 @@ OF_ROWS = Found.of_rows(StoredTutor("t1", "Ada", "active", NOW_US, {"30day": ROW
 WITHOUT = Found.of_rows(StoredTutor("t1", "Ada", "churned", None, {}))
 
 
+PREDICTION = Prediction(62, "HIGH", NOW_US, "1.0", None, {"1day": None, "7day": 0.1, "30day": 0.62, "90day": 0.9})
+
+
 def test_constants_of_the_documents_are_those_of_the_code():
     assert list(shapes.Figures.__struct_fields__) == list(DECIMALS)
     assert set(msgspec.json.schema(shapes.Window)["enum"]) == set(WINDOW_DAYS)
@@ -168,7 +171,9 @@ def test_constants_of_the_documents_are_those_of_the_code():
 def test_answers_about_a_tutor_are_as_documented(found: Found):
     for window in WINDOW_DAYS:
         held(HTTP, "Metrics", answers.metrics_answer(found, window, NOW_US + 5))
-    held(HTTP, "Performance", answers.performance_answer(found, NOW_US + 5))
+    performance = answers.performance_answer(found, NOW_US + 5)
+    held(HTTP, "Performance", {**performance, "churn": None, "churn_message": "why"})
+    held(HTTP, "Performance", {**performance, "churn": answers.churn(PREDICTION)})
     held(HTTP, "Error", answers.error("why", NOW_US))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from typing import Any, Final, LiteralString
 
 from models.rows import STATUS_VALUES, TIER_NAMES, TIER_VALUES, WINDOW_NAMES, WINDOW_VALUES
@@ -32,6 +33,18 @@ class StoredTutor:
     status: str
     as_of_us: int | None  # of the oldest of these rows
     windows: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The newest that is stored of a tutor's risk to leave, whoever predicted it."""
+
+    score: int  # 0 to 100
+    risk_level: str  # LOW, MEDIUM, HIGH, CRITICAL
+    predicted_us: int
+    model_version: str
+    factors: Any  # as stored
+    probabilities: Mapping[str, float | None]  # within so long, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,14 @@ _SESSION_COUNT: Final[LiteralString] = f"""
 SELECT (SELECT count(*) FROM tutors WHERE tutor_id = %(tutor)s), (SELECT count(*) {_SESSIONS})
 """  # noqa: S608 - our own text
 
+HORIZONS: Final[tuple[LiteralString, ...]] = ("1day", "7day", "30day", "90day")
+_ARE_PREDICTED: Final = "SELECT to_regclass('churn_predictions') IS NOT NULL"
+_PREDICTION: Final[LiteralString] = f"""
+SELECT churn_score, risk_level, prediction_date, model_version, contributing_factors,
+    {", ".join(f"window_{horizon}_probability" for horizon in HORIZONS)}
+FROM churn_predictions WHERE tutor_id = %s ORDER BY prediction_date DESC LIMIT 1
+"""  # noqa: S608 - names of columns
+
 
 class StoredFigures:
     """Raises `SinkUnavailable` while PostgreSQL is away."""
@@ -113,6 +134,10 @@ class StoredFigures:
     async def tutors(self, tutor_ids: Sequence[str]) -> dict[str, StoredTutor]:
         """Those that exist."""
         return await self._database.run(partial(_tutors, tutor_ids=tutor_ids), seconds=SECONDS)
+
+    async def prediction(self, tutor_id: str) -> Prediction | None:
+        """None where nobody has predicted anything, or the platform has no such table."""
+        return await self._database.run(partial(_prediction, tutor_id=tutor_id), seconds=ASIDE_SECONDS)
 
     async def page(self, page: Page) -> list[tuple[Any, StoredTutor]]:
         """Sort key and tutor, with the one window asked for; one more than `limit` when there are more."""
@@ -132,6 +157,7 @@ class StoredFigures:
 
 
 SECONDS: Final = 3.0  # who asks has little patience
+ASIDE_SECONDS: Final = 0.5  # for what an answer can do without
 
 
 async def _user(connection: Connection, user_id: int) -> tuple[Any, ...] | None:
@@ -149,6 +175,17 @@ async def _sessions(connection: Connection, values: dict[str, Any]) -> tuple[int
         return None
     found = await connection.execute(_SESSION_PAGE, values, binary=True)
     return counted[1], await found.fetchall()
+
+
+async def _prediction(connection: Connection, tutor_id: str) -> Prediction | None:
+    if "\x00" in tutor_id or await (await connection.execute(_ARE_PREDICTED)).fetchone() != (True,):
+        return None
+    row = await (await connection.execute(_PREDICTION, [tutor_id], binary=True)).fetchone()
+    if row is None:
+        return None
+    score, level, predicted_us, version, factors, *probabilities = row
+    known = (value if value is not None and isfinite(value) else None for value in probabilities)
+    return Prediction(score, level.upper(), predicted_us, version, factors, dict(zip(HORIZONS, known, strict=True)))
 
 
 async def _tutors(connection: Connection, tutor_ids: Sequence[str]) -> dict[str, StoredTutor]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from models import metrics
 from models.metrics import TIER_THRESHOLDS, MetricsUpdated, WindowMetrics
-from tutormax_streams.postgres.stored_figures import SESSION_COLUMNS, StoredTutor
+from tutormax_streams.postgres.stored_figures import SESSION_COLUMNS, Prediction, StoredTutor
 
 WINDOWS: Final = tuple(metrics.WINDOW_DAYS)
 USUAL_WINDOW: Final = "30day"
@@ -166,6 +166,18 @@ def performance_answer(found: Found, now_us: int) -> dict[str, Any]:
         "calculation_date": None if found.as_of_us is None else naive(found.as_of_us),
         "timestamp": naive(now_us),
         **provenance(found, now_us),
+    }
+
+
+def churn(found: Prediction) -> dict[str, Any]:
+    """What is stored of a tutor's risk to leave, under the platform's names."""
+    return {
+        "churn_score": found.score,
+        "risk_level": found.risk_level,
+        "prediction_date": naive(found.predicted_us),
+        **{f"window_{horizon}_probability": value for horizon, value in found.probabilities.items()},
+        "contributing_factors": found.factors,
+        "model_version": found.model_version,
     }
 
 

@@ -37,6 +37,8 @@ MOST_AGE_SECONDS: Final = 1e9
 DAY_US: Final = 86_400_000_000
 
 Shape = Callable[[Found, int], dict[str, Any]]
+Aside = Callable[[str], Awaitable[dict[str, Any]]]
+"""What PostgreSQL knows besides, of the tutor with that id."""
 
 
 class Lookups:
@@ -57,8 +59,8 @@ class Lookups:
         return await self._tutor(request, tutor_id, lambda found, now: answers.metrics_answer(found, window, now))
 
     async def performance(self, request: web.Request, tutor_id: str) -> web.Response:
-        """`GET /tutors/{id}/performance`: three windows, the tier, and which figures make it."""
-        return await self._tutor(request, tutor_id, answers.performance_answer)
+        """`GET /tutors/{id}/performance`: three windows, the tier, which figures make it, and churn if predicted."""
+        return await self._tutor(request, tutor_id, answers.performance_answer, self._churn)
 
     async def trends(self, request: web.Request, tutor_id: str) -> web.Response:
         """`GET /tutors/{id}/trends?window=30day`: the window as of each of the last 30 days, from the owner's facts."""
@@ -82,7 +84,16 @@ class Lookups:
         head = {"success": True, "tutor_id": tutor_id, "tutor_name": found.tutor_name, "window": window, "days": days}
         return json_answer({**head, "timestamp": answers.naive(now_us), **answers.provenance(found, now_us)})
 
-    async def _tutor(self, request: web.Request, tutor_id: str, shape: Shape) -> web.Response:
+    async def _churn(self, tutor_id: str) -> dict[str, Any]:
+        try:
+            found = await self._stored.prediction(tutor_id)
+        except SinkUnavailable as away:
+            return {"churn": None, "churn_message": f"unknown now, PostgreSQL does not answer: {away}"}
+        return {"churn": None if found is None else answers.churn(found)}
+
+    async def _tutor(
+        self, request: web.Request, tutor_id: str, shape: Shape, aside: Aside | None = None
+    ) -> web.Response:
         only_allowed(request, tutor_id)
         max_age = number_of(request, "max_age", None, 0.0, MOST_AGE_SECONDS)
         try:
@@ -93,11 +104,12 @@ class Lookups:
                 return forwarded
             if HOPS in request.headers:
                 return self._later("this worker does not hold the tutor's state")
-            return await self._from_rows(tutor_id, shape, max_age)
+            return await self._from_rows(tutor_id, shape, max_age, aside)
         if update.tutor_name is None:
             return self._unknown(tutor_id)
         self._telemetry.count("lookups", source="stream")
-        return json_answer(shape(Found.of(update), self._clock()))
+        besides = await aside(tutor_id) if aside else {}
+        return json_answer({**shape(Found.of(update), self._clock()), **besides})
 
     async def _forward(self, request: web.Request, tutor_id: str) -> web.Response | None:
         """The owner's answer as it is; None if there is no owner to ask or it has none."""
@@ -122,7 +134,7 @@ class Lookups:
         headers = {name: response.headers[name] for name in ("Retry-After",) if name in response.headers}
         return web.Response(body=body, status=response.status, content_type=response.content_type, headers=headers)
 
-    async def _from_rows(self, tutor_id: str, shape: Shape, max_age: float | None) -> web.Response:
+    async def _from_rows(self, tutor_id: str, shape: Shape, max_age: float | None, aside: Aside | None) -> web.Response:
         try:
             stored = (await self._stored.tutors([tutor_id])).get(tutor_id)
         except SinkUnavailable as away:
@@ -135,7 +147,7 @@ class Lookups:
         if max_age is not None and (age is None or age > max_age):
             return self._later("no figures are at hand" if age is None else f"the figures at hand are {age:.1f} s old")
         self._telemetry.count("lookups", source="database")
-        return json_answer(shape(found, now_us))
+        return json_answer({**shape(found, now_us), **(await aside(tutor_id) if aside else {})})
 
     async def close(self) -> None:
         if self._client is not None:

@@ -119,8 +119,25 @@ FlaggedWindows = _by_window(
 FiguresByWindow = _by_window("FiguresByWindow", Figures, "Windows of 7, 30 and 90 days.")
 
 
+Probability: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Churn(Struct):
+    """The newest prediction of the tutor's risk to leave that is stored in the platform's `churn_predictions`."""
+
+    churn_score: Annotated[int, Meta(ge=0, le=100)]
+    risk_level: Literal["LOW", "MEDIUM", "HIGH", "CRITICAL"]
+    prediction_date: Naive
+    window_1day_probability: Probability | None
+    window_7day_probability: Probability | None
+    window_30day_probability: Probability | None
+    window_90day_probability: Probability | None
+    contributing_factors: Annotated[Any, Meta(description="by feature, as the predictor stored them; null if none")]
+    model_version: str
+
+
 class Performance(Struct):
-    """All windows of a tutor, the tier of the 30-day one, and which figures make it."""
+    """All windows of a tutor, the tier of the 30-day one, which figures make it, and churn if there is a prediction."""
 
     success: Literal[True]
     tutor_id: str
@@ -137,6 +154,8 @@ class Performance(Struct):
     source: Figured
     as_of: AsOf | None
     age_seconds: Age | None
+    churn: Churn | None
+    churn_message: Annotated[str, Meta(description="why `churn` is not known now")] | UnsetType = UNSET
 
 
 class Day(Figures, kw_only=True):

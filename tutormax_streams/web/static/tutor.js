@@ -5,7 +5,7 @@ import { make, setText } from "./dom.js";
 import { loading, refusal } from "./notice.js";
 import { sessions } from "./sessions.js";
 import { trends } from "./trends.js";
-import { FIGURES, TIER_RULES, WINDOWS, ageSeconds, clock, duration, instant, number, withUnit } from "./words.js";
+import { FIGURES, TIER_RULES, WINDOWS, ageSeconds, clock, day, duration, instant, number, withUnit } from "./words.js";
 
 const REFRESH_SECONDS = 15;
 const AFTER_EVENT_MS = 1_000;
@@ -43,7 +43,7 @@ export function tutorPage(box, id, withList) {
     shown = answer;
     document.title = `${answer.tutor_name || id} – Tutor performance`;
     setText(title, answer.tutor_name || id);
-    facts.replaceChildren(tierMark(answer.performance_tier), make("span", {}, answer.tutor_id), make("span", {}, answer.tutor_status ?? "status unknown"));
+    facts.replaceChildren(tierMark(answer.performance_tier), make("span", {}, answer.tutor_id), make("span", {}, answer.tutor_status ?? "status unknown"), ...churn(answer.churn));
     aged();
     problem.replaceChildren();
     figures.replaceChildren(windowsPanel(answer), whyPanel(answer), weekPanel(answer));
@@ -90,6 +90,13 @@ const panel = (id, title, ...children) => make("section", { class: `panel ${id}`
 
 const FLAGS = { green: ["✓", "green"], red: ["✗", "red"] };
 const flagMark = (flag) => (flag ? make("span", { class: `flag ${flag}` }, make("span", { "aria-hidden": "true" }, FLAGS[flag][0]), ` ${FLAGS[flag][1]}`) : null);
+
+/** "churn risk medium, 45 of 100 (3 Nov)" where somebody has predicted it. */
+function churn(found) {
+  if (!found) return [];
+  const level = found.risk_level.toLowerCase();
+  return [make("span", { class: "churn" }, `churn risk ${level}, ${found.churn_score} of 100 (${day(instant(found.prediction_date))})`)];
+}
 
 function windowsPanel(answer) {
   const names = Object.keys(WINDOWS);
