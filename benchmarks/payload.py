@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 
 import aiohttp
+import orjson
 import psycopg
 
 from benchmarks.conditions import Conditions
@@ -30,7 +31,7 @@ FROM generate_series(1, %s) AS n
 ROWS = """
 INSERT INTO tutor_performance_metrics (metric_id, tutor_id, calculation_date, "window", sessions_completed, avg_rating,
     no_show_count, engagement_score, performance_tier, created_at, updated_at)
-SELECT 'm' || n || "window", 't' || n, now(), "window", n %% 40, 3 + n %% 3, n %% 4, 50 + n %% 50,
+SELECT 'tms_m' || n || "window", 't' || n, now(), "window", n %% 40, 3 + n %% 3, n %% 4, 50 + n %% 50,
     (ARRAY['EXEMPLARY', 'STRONG', 'DEVELOPING', 'NEEDS_ATTENTION', 'AT_RISK'])[1 + n %% 5], now(), now()
 FROM generate_series(1, %s) AS n, unnest(ARRAY['SEVEN_DAY', 'THIRTY_DAY', 'NINETY_DAY']) AS "window"
 """
@@ -77,8 +78,11 @@ async def measure(ground: Ground, tutors: int, rate: int, seconds: float) -> Tot
                         asked = time.perf_counter()
                         async with client.get(f"{worker.url}{path}") as response:
                             response.raise_for_status()
-                            size = max(size, len(await response.read()))
+                            body = await response.read()
                         times.append(time.perf_counter() - asked)
+                        if path == TOTALS and (counted := orjson.loads(body)["active_tutors"]) != tutors:
+                            raise RuntimeError(f"the totals are of {counted} tutors, not of {tutors}")
+                        size = max(size, len(body))
             return Totals(tutors, rate, size, {path: sorted(times) for path, times in found.items()})
 
 

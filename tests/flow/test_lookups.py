@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+import psycopg
 import pytest
 
 from tests.flow import users
@@ -138,6 +139,26 @@ def test_churn_is_told_when_somebody_has_predicted_it(looked_up: Deployment):
             "model_version": "1.0",
         }
     assert ask(worker, "/tutors/t6/performance")[1]["churn"] is None
+
+
+def test_five_hundred_long_ids_fit_into_a_batch(looked_up: Deployment):
+    ids = [f"{number:03}-{'x' * 46}" for number in range(499)] + ["t3"]
+    status, body = ask(looked_up.workers[0], f"/tutors/metrics?ids={','.join(ids)}")
+    assert status == 200, body
+    assert ([row["tutor_id"] for row in body["tutors"]], len(body["unknown"])) == (["t3"], 499)
+
+
+def test_a_tutor_that_the_platform_wrote_into_its_table_itself_is_known(looked_up: Deployment):
+    with psycopg.connect(looked_up.database, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO tutors SELECT copy.* FROM tutors AS t, jsonb_populate_record(t, jsonb_build_object("
+            "'tutor_id', 'by-sql', 'name', 'Sue', 'email', 'sue@example.org')) AS copy WHERE t.tutor_id = 't1'"
+        )
+    for worker in looked_up.workers:
+        status, body = ask(worker, "/tutors/by-sql/metrics")
+        assert (status, body.get("metrics"), body.get("tutor_name")) == (200, None, "Sue"), body
+        assert ask(worker, "/tutors/by-sql/trends")[0] == 200
+        assert ask(worker, "/tutors/nobody/metrics")[0] == 404
 
 
 def test_a_trend_is_what_the_oracle_says_of_each_day(looked_up: Deployment):

@@ -11,7 +11,17 @@ import jwt
 import pytest
 
 from agents.ports import SinkUnavailable
-from tutormax_streams.web.access import FRESH_SECONDS, LONGEST_SECONDS, Access, Closed, Refused, User, bearer, token_for
+from tutormax_streams.web.access import (
+    AWAY_SECONDS,
+    FRESH_SECONDS,
+    LONGEST_SECONDS,
+    Access,
+    Closed,
+    Refused,
+    User,
+    bearer,
+    token_for,
+)
 
 KEY = 2 * "0f4c7be02b9d4d3aa1f0c2d5e6b7a899"  # as long as any of the algorithms wants
 TUTOR = User(7, "Ada", is_active=True, is_superuser=False, roles=("TUTOR",), tutor_id="t1")
@@ -156,7 +166,27 @@ async def test_rows_are_remembered_for_a_while_and_longer_only_while_the_databas
     users.away, clock.now = True, clock.now + LONGEST_SECONDS - 1
     assert await door.user(token) == TUTOR
     clock.now += 1
-    with pytest.raises(Closed, match="server is away"):
+    with pytest.raises(Closed, match="PostgreSQL does not answer") as closed:
+        await door.user(token)
+    assert "server is away" not in str(closed.value), "what the server says names hosts and users: that is for the log"
+
+
+async def test_a_database_that_hangs_is_not_asked_for_each_request(users: Users):
+    clock = Clock()
+    door = access(users, clock=clock)
+    token = signed({})
+    await door.user(token)
+    users.away, clock.now = True, clock.now + FRESH_SECONDS
+    asked = users.asked
+    for _ in range(5):
+        assert await door.user(token) == TUTOR
+    assert users.asked == asked + 1
+    clock.now += AWAY_SECONDS
+    assert await door.user(token) == TUTOR
+    assert users.asked == asked + 2, "and asked again after a while"
+    users.away, clock.now = False, clock.now + AWAY_SECONDS
+    users.rows[7] = TUTOR._replace(is_active=False)
+    with pytest.raises(Refused):
         await door.user(token)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.metrics import TIER_THRESHOLDS, WindowInputs, metrics_updated, performance_tier, window_metrics
+from tutormax_streams.postgres.stored_figures import StoredTutor
 from tutormax_streams.web import answers
 from tutormax_streams.web.answers import Found
 
@@ -51,6 +52,18 @@ def test_the_platforms_shape():
 def test_zero_stays_zero_and_nothing_stays_null():
     quiet = answers.metrics_answer(found(WindowInputs(scheduled=1, objectives_known=1)), "7day", NOW_US)["metrics"]
     assert (quiet["reschedule_rate"], quiet["learning_objectives_met_pct"], quiet["avg_rating"]) == (0.0, 0.0, None)
+
+
+def test_a_row_is_as_old_as_itself():
+    """The platform's own jobs may have written a newer row of one window."""
+    row, newer_us = dict.fromkeys(answers.DECIMALS, 0), AS_OF_US + 1_500_000
+    stored = StoredTutor(
+        "t1", "Ada", "active", AS_OF_US, {"7day": row, "90day": row}, {"7day": newer_us, "90day": AS_OF_US}
+    )
+    ages = [
+        answers.metrics_answer(Found.of_rows(stored), window, NOW_US)["age_seconds"] for window in ("7day", "90day")
+    ]
+    assert ages == [1.0, 2.5]
 
 
 def test_a_window_without_a_row_has_no_figures_rather_than_zeros():

@@ -153,8 +153,8 @@ UPDATE = metrics_updated(
 )  # fmt: skip
 OF_STREAM = Found.of(UPDATE)
 ROW: dict[str, Any] = {**answers.figures(UPDATE.windows["30day"]), "avg_rating": 4.256, "response_time_avg_minutes": 3}
-OF_ROWS = Found.of_rows(StoredTutor("t1", "Ada", "active", NOW_US, {"30day": ROW}))
-WITHOUT = Found.of_rows(StoredTutor("t1", "Ada", "churned", None, {}))
+OF_ROWS = Found.of_rows(StoredTutor("t1", "Ada", "active", NOW_US, {"30day": ROW}, {"30day": NOW_US}))
+WITHOUT = Found.of_rows(StoredTutor("t1", "Ada", "churned", None, {}, {}))
 
 
 PREDICTION = Prediction(62, "HIGH", NOW_US, "1.0", None, {"1day": None, "7day": 0.1, "30day": 0.62, "90day": 0.9})
@@ -181,10 +181,10 @@ class Stored:
     """Committed rows without PostgreSQL."""
 
     async def page(self, page: Any) -> list[Any]:
-        return [(None, StoredTutor("t1", "Ada", "active", NOW_US, {page.window: ROW}))] * 2
+        return [(None, StoredTutor("t1", "Ada", "active", NOW_US, {page.window: ROW}, {}))] * 2
 
     async def tutors(self, ids: Any) -> dict[str, StoredTutor]:
-        return {"t1": StoredTutor("t1", "Ada", "active", NOW_US, {"30day": ROW})}
+        return {"t1": StoredTutor("t1", "Ada", "active", NOW_US, {"30day": ROW}, {})}
 
     async def analytics(self) -> tuple[Any, ...]:
         return 1, 1, {"STRONG": 1}, 4.256, None, 3, 5, NOW_US

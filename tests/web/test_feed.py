@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
+from models import alerts
 from models.metrics import WindowInputs, encode, metrics_updated, window_metrics
+from tests.web.test_alert_messages import CRITICAL
 from tutormax_streams.settings import Settings
 from tutormax_streams.web import feed as feed_module
 from tutormax_streams.web.answers import WINDOWS
@@ -65,6 +70,13 @@ async def test_what_was_there_before_is_no_change_and_what_comes_after_is(played
         assert (message.event, message.id) == ("metrics", "2.0")
         assert (data["tutor_id"], data["tutor_name"], set(data["windows"])) == ("t1", "Ada", set(WINDOWS))
         assert data["windows"]["7day"]["avg_rating"] == 5.0
+
+
+async def test_alerts_are_told_while_the_feed_still_reads_what_was_there(played: Played):
+    async with played.feed.listen() as listener:
+        played.feed._take_alert(alerts.encode(CRITICAL), [0, 1])
+        (message,) = told(listener)
+        assert (message.event, message.id) == ("alert", ""), "nobody can go on from here yet"
 
 
 async def test_a_change_of_tier_is_told_and_a_record_that_is_behind_is_not(played: Played):
@@ -147,3 +159,45 @@ async def test_reading_begins_again_for_who_comes_right_after_it_was_stopped(pla
         assert played.feed._reading is not None
         assert not played.feed._reading.cancelling()
     await played.feed.close()
+
+
+class Consumer:
+    """Kafka for one partition of each topic: nothing in them but what `batches` gives, one after the other."""
+
+    def __init__(self, *batches: dict[TopicPartition, list[Any]]) -> None:
+        self._batches = list(batches)
+        self.at = dict.fromkeys((METRICS, ALERTS), 0)
+
+    def assign(self, tps: list[TopicPartition]) -> None: ...
+
+    def seek(self, tp: TopicPartition, position: int) -> None: ...
+
+    async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {METRICS: 1, ALERTS: 0}
+
+    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {METRICS: 0}
+
+    async def position(self, tp: TopicPartition) -> int:
+        return self.at[tp]
+
+    async def getmany(self, **_: Any) -> dict[TopicPartition, list[Any]]:
+        if not self._batches:
+            await asyncio.sleep(3600)
+        return self._batches.pop(0)
+
+
+METRICS, ALERTS = TopicPartition("metrics", 0), TopicPartition("alerts", 0)
+
+
+async def test_a_listener_that_came_before_the_feed_stands_is_told_to_load_anew(monkeypatch: pytest.MonkeyPatch):
+    """What changed while the log was read up to its end as of the start was not told, so that is to be looked up."""
+    played = Played(monkeypatch)
+    feed = Feed(Settings(), "metrics", "alerts", 1)
+    old, new = (SimpleNamespace(offset=at, key=b"t1", value=record(at + 1)) for at in (0, 1))
+    async with feed.listen() as listener:
+        following = asyncio.create_task(feed._follow(Consumer({METRICS: [old]}, {METRICS: [new]})))
+        assert (await asyncio.wait_for(listener.queue.get(), 5)).event == "reset"
+        assert (await asyncio.wait_for(listener.queue.get(), 5)).event == "metrics"
+        following.cancel()
+    assert played.feed is not feed

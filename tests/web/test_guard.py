@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
 from tests.web.test_access import KEY, STAFF, Users, signed
 from tutormax_streams.web.access import Access
 from tutormax_streams.web.cors import Cors
-from tutormax_streams.web.guard import COOKIE, HEADERS, USER, Limiter, guard
+from tutormax_streams.web.guard import COOKIE, HEADERS, MOST_REQUEST_BYTES, USER, Limiter, guard, is_encrypted
 
 
 class Clock:
@@ -35,6 +35,13 @@ def test_a_bucket_is_emptied_and_refills_steadily():
     clock.now = 1000.0
     assert [limiter.wait_seconds(1) for _ in range(61)][-2:] == [0.0, 1.0]
     assert not any(Limiter(0, clock).wait_seconds(1) for _ in range(1000))
+
+
+def test_who_speaks_tls_with_a_proxy_speaks_tls():
+    plain, proxied = (
+        make_mocked_request("GET", "/", headers=headers) for headers in ({}, {"X-Forwarded-Proto": "HTTPS"})
+    )
+    assert (is_encrypted(plain), is_encrypted(proxied)) == (False, True)
 
 
 async def name(request: web.Request) -> web.Response:
@@ -132,3 +139,13 @@ async def test_a_request_that_takes_too_long_is_given_up_and_told_so():
             assert (await answer.json())["error"] == "this took too long"
             assert time.monotonic() - began < 3
         assert await (await client.get("/events", headers=BEARER)).text() == "all of it"
+
+
+async def test_a_body_that_is_too_large_is_refused_before_anybody_reads_it(
+    client: TestClient[web.Request, web.Application],
+):
+    body = b"x" * (MOST_REQUEST_BYTES + 1)
+    for path in ("/livez", "/name"):
+        answer = await client.request("GET", path, data=body, headers={"Authorization": f"Bearer {signed({})}"})
+        assert answer.status == 413
+        assert (await answer.json())["success"] is False

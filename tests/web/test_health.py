@@ -90,6 +90,23 @@ async def test_what_the_endpoints_answer():
         assert [(await client.get(path)).status for path in ("/readyz", "/startupz")] == [503, 200]
 
 
+async def test_a_probe_may_ask_about_one_role():
+    """Lookups must not go away because PostgreSQL did."""
+    health = Health()
+    health.watch("stream", Role())
+    health.watch("sink", Role("PostgreSQL is away"))
+    app = web.Application()
+    app.add_routes([web.get(path, handle) for path, handle in probes(health, Telemetry(), lambda: None).items()])
+    async with TestClient(TestServer(app)) as client:
+        asked = {query: await client.get(f"/readyz{query}") for query in ("", "?role=stream", "?role=sink", "?role=x")}
+        assert [answer.status for answer in asked.values()] == [503, 200, 503, 503]
+        assert await asked["?role=stream"].json() == {
+            "ready": True,
+            "roles": {"stream": {"ready": True, "reasons": []}},
+        }
+        assert "no role 'x'" in (await asked["?role=x"].json())["roles"]["x"]["reasons"][0]
+
+
 async def test_a_server_of_their_own_has_nothing_else_and_frees_its_port():
     port = free_port()
     server = HealthServer(probes(Health(), Telemetry(), lambda: None), HOST, port)

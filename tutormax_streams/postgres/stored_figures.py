@@ -33,6 +33,7 @@ class StoredTutor:
     status: str
     as_of_us: int | None  # of the oldest of these rows
     windows: Mapping[str, Mapping[str, Any]]
+    instants: Mapping[str, int]  # by window: its row's `calculation_date` in µs
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +194,12 @@ async def _tutors(connection: Connection, tutor_ids: Sequence[str]) -> dict[str,
     found = await connection.execute(_TUTORS, [[id_ for id_ in tutor_ids if "\x00" not in id_]], binary=True)
     tutors: dict[str, StoredTutor] = {}
     for tutor_id, name, status, window, as_of_us, *figures in await found.fetchall():
-        known = tutors.get(tutor_id) or StoredTutor(tutor_id, name, STATUS_VALUES.get(status, status), None, {})
+        known = tutors.get(tutor_id) or StoredTutor(tutor_id, name, STATUS_VALUES.get(status, status), None, {}, {})
         if window in WINDOW_VALUES:
             oldest = as_of_us if known.as_of_us is None else min(known.as_of_us, as_of_us)
             windows = {**known.windows, WINDOW_VALUES[window]: _named(figures)}
-            known = StoredTutor(tutor_id, name, known.status, oldest, windows)
+            instants = {**known.instants, WINDOW_VALUES[window]: as_of_us}
+            known = StoredTutor(tutor_id, name, known.status, oldest, windows, instants)
         tutors[tutor_id] = known
     return tutors
 
@@ -232,7 +234,17 @@ async def _page(connection: Connection, page: Page) -> list[tuple[Any, StoredTut
     )
     found = await connection.execute(statement, parameters, binary=True)
     return [
-        (sort_key, StoredTutor(id_, name, STATUS_VALUES.get(status, status), as_of_us, {page.window: _named(figures)}))
+        (
+            sort_key,
+            StoredTutor(
+                id_,
+                name,
+                STATUS_VALUES.get(status, status),
+                as_of_us,
+                {page.window: _named(figures)},
+                {page.window: as_of_us},
+            ),
+        )
         for sort_key, id_, name, status, as_of_us, *figures in await found.fetchall()
     ]
 

@@ -3,7 +3,8 @@
 1. A token is the platform's own: JWT, HS256 under `SECRET_KEY`, audience ``fastapi-users:auth``, subject = user id, with
    an expiry. Nothing else is accepted, and a refusal never says which of these was wrong.
 2. Roles are not in the token: they stand in the platform's table `users`, and are remembered for `FRESH_SECONDS`. While
-   PostgreSQL is away what was remembered counts on, but no longer than the platform's own tokens live.
+   PostgreSQL is away what was remembered counts on, but no longer than the platform's own tokens live. It is not asked
+   again for `AWAY_SECONDS` then: a server that hangs would hold up each lookup.
 3. Staff read everything, a tutor reads only itself, everybody else nothing.
 4. A token that was verified is known again until it expires: a check costs as much as a tutor's windows.
 5. Without a key that could be secret, lookups are closed: whoever guesses it could sign in as anyone.
@@ -11,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
@@ -19,10 +21,13 @@ import jwt
 
 from agents.ports import SinkUnavailable
 
+logger = logging.getLogger(__name__)
+
 AUDIENCE: Final = "fastapi-users:auth"
 ALGORITHM: Final = "HS256"
 STAFF: Final = frozenset({"ADMIN", "OPERATIONS_MANAGER", "PEOPLE_OPS"})  # members' names, as the platform stores them
 FRESH_SECONDS: Final = 30.0
+AWAY_SECONDS: Final = 10.0
 LONGEST_SECONDS: Final = 30 * 60.0  # a token of the platform lives so long
 MOST_REMEMBERED: Final = 10_000
 LEAST_KEY_BYTES: Final = 16
@@ -86,6 +91,7 @@ class Access:
         self._users = users
         self._monotonic = monotonic
         self._remembered: dict[int, tuple[float, User | None]] = {}
+        self._away_until = -AWAY_SECONDS
         self._verified: dict[str, tuple[int, int]] = {}  # token -> user id, seconds since 1970 at which it expires
 
     async def user(self, token: str | None) -> User:
@@ -124,12 +130,17 @@ class Access:
         known = self._remembered.get(user_id)
         if known is not None and now - known[0] < FRESH_SECONDS:
             return known[1]
+        still_counts = known is not None and now - known[0] < LONGEST_SECONDS
+        if known is not None and still_counts and now < self._away_until:
+            return known[1]
         try:
             user = await self._users(user_id)
         except SinkUnavailable as away:
-            if known is not None and now - known[0] < LONGEST_SECONDS:
+            self._away_until = self._monotonic() + AWAY_SECONDS
+            if known is not None and still_counts:
                 return known[1]
-            raise Closed(f"users cannot be looked up: {away}") from away
+            logger.warning("users cannot be looked up: %s", away)
+            raise Closed("users cannot be looked up, PostgreSQL does not answer") from away
         if len(self._remembered) >= MOST_REMEMBERED:
             self._remembered.clear()
         self._remembered[user_id] = (now, user)

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -48,6 +48,7 @@ class Found:
     as_of_us: int | None  # None: there are no figures
     windows: Mapping[str, Mapping[str, Any]]
     declines: Mapping[str, Any] | None = None  # not stored in rows
+    instants: Mapping[str, int] = field(default_factory=dict)  # of windows that are not as of `as_of_us`
 
     @classmethod
     def of(cls, update: MetricsUpdated) -> Found:
@@ -66,7 +67,16 @@ class Found:
     @classmethod
     def of_rows(cls, stored: StoredTutor) -> Found:
         """What is committed."""
-        return cls(stored.tutor_id, stored.name, stored.status, "database", stored.as_of_us, stored.windows)
+        return cls(
+            stored.tutor_id,
+            stored.name,
+            stored.status,
+            "database",
+            stored.as_of_us,
+            stored.windows,
+            None,
+            stored.instants,
+        )
 
     def age_seconds(self, now_us: int) -> float | None:
         return None if self.as_of_us is None else max(0.0, (now_us - self.as_of_us) / 1e6)
@@ -117,6 +127,7 @@ def metrics_answer(found: Found, window: str, now_us: int) -> dict[str, Any]:
     """`GET /tutors/{id}/metrics`."""
     head = {"success": True, "tutor_id": found.tutor_id, "tutor_name": found.tutor_name, "window": window}
     row = found.windows.get(window)
+    found = replace(found, as_of_us=found.instants.get(window, found.as_of_us))
     if row is None or found.as_of_us is None:
         message = f"No metrics found for window {window}"
         return {**head, "metrics": None, "message": message, "timestamp": naive(now_us), "source": found.source}

@@ -203,6 +203,8 @@ class Feed:
         while True:
             if self._floor is None and all(positions[place[tp]] >= ends[tp] for tp in tps):
                 self._floor = tuple(positions)
+                for listener in self._listeners:  # what changed since they came was not told
+                    listener.tell(RESET)
             found = await consumer.getmany(timeout_ms=POLL_MS, max_records=500)
             for tp, records in found.items():
                 for record in records:
@@ -233,7 +235,12 @@ class Feed:
             alert = alerts.decode(value or b"")
         except msgspec.DecodeError:
             return  # a stranger's record
-        self._tell(Message("alert", orjson.dumps(alert_messages.event(alert)), tuple(positions), alert=alert))
+        data = orjson.dumps(alert_messages.event(alert))
+        if self._floor is not None:
+            self._tell(Message("alert", data, tuple(positions), alert=alert))
+            return
+        for listener in self._listeners:  # alerts are read from their end on: this is a new one, with nowhere to go on
+            listener.tell(Message("alert", data, tuple(positions), is_last=False, alert=alert))
 
     def _tell(self, message: Message) -> None:
         if self._floor is None:

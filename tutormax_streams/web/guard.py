@@ -42,6 +42,7 @@ USER: Final = web.RequestKey("user", User)
 MOST_SUBJECTS: Final = 100_000
 CLOSED_SECONDS: Final = "5"  # after them a closed door is worth another knock
 ENDLESS: Final = frozenset({"/events", "/ws/dashboard"})  # they bound each write and their own length
+MOST_REQUEST_BYTES: Final = 64 << 10
 MOST_SECONDS: Final = 30.0  # for one request; what a handler asks of others has shorter deadlines of its own
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -79,6 +80,8 @@ def guard(
         return web.json_response(error(detail, clock()), status=status, headers=headers)
 
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if (request.content_length or 0) > MOST_REQUEST_BYTES:
+            raise web.HTTPRequestEntityTooLarge(MOST_REQUEST_BYTES, request.content_length or 0)
         if (preflight := cors.preflight(request)) is not None:
             return preflight
         if request.path in OPEN or request.path.startswith(OPEN_BELOW):
@@ -120,6 +123,11 @@ def guard(
         return response
 
     return middleware
+
+
+def is_encrypted(request: web.Request) -> bool:
+    """Whether the client speaks TLS, with us or with a proxy before us. A client that lies harms itself alone."""
+    return request.scheme == "https" or request.headers.get("X-Forwarded-Proto", "").strip().lower() == "https"
 
 
 def staff_only(request: web.Request) -> None:

@@ -57,8 +57,11 @@ class Health:
         since = self._unready_since.get(role)
         return None if since is None else now - since
 
-    def report(self) -> dict[str, Any]:
+    def report(self, role: str | None = None) -> dict[str, Any]:
+        """Of all roles, or of one. Raises KeyError for one that this worker does not have."""
         roles = self.reasons()
+        if role is not None:
+            roles = {role: roles[role]}
         return {
             "ready": not any(roles.values()),
             "roles": {role: {"ready": not found, "reasons": found} for role, found in roles.items()},
@@ -91,7 +94,12 @@ def probes(health: Health, telemetry: Telemetry, refresh: Callable[[], None]) ->
         return json_answer({"alive": True})
 
     async def readyz(request: web.Request) -> web.Response:
-        report = health.report()
+        role = request.query.get("role")
+        try:
+            report = health.report(role)
+        except KeyError:
+            why = f"this worker has no role {role!r}"
+            return json_answer({"ready": False, "roles": {str(role): {"ready": False, "reasons": [why]}}}, status=503)
         return json_answer(report, status=200 if report["ready"] else 503)
 
     async def startupz(request: web.Request) -> web.Response:

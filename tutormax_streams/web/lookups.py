@@ -35,6 +35,8 @@ FORWARD_SECONDS: Final = 2.0
 TREND_DAYS: Final = 30
 MOST_AGE_SECONDS: Final = 1e9
 DAY_US: Final = 86_400_000_000
+AWAY_US: Final = 10_000_000
+UNKNOWN_CHURN: Final = {"churn": None, "churn_message": "not known now, PostgreSQL does not answer"}
 
 Shape = Callable[[Found, int], dict[str, Any]]
 Aside = Callable[[str], Awaitable[dict[str, Any]]]
@@ -50,6 +52,7 @@ class Lookups:
         self._clock = clock
         self._telemetry = telemetry
         self._client: aiohttp.ClientSession | None = None
+        self._predictions_after = 0
 
     # -- one tutor ----------------------------------------------------------------------------------------------
 
@@ -74,21 +77,29 @@ class Lookups:
         except NotHere:
             forwarded = await self._forward(request, tutor_id)
             return forwarded or self._later("the worker that holds this tutor's history is not ready")
-        if update.tutor_name is None:
-            return self._unknown(tutor_id)
+        name = update.tutor_name
+        if name is None:  # the platform may have written the tutor straight into its table
+            stored = (await self._stored.tutors([tutor_id])).get(tutor_id)
+            if stored is None:
+                return self._unknown(tutor_id)
+            name = stored.name
         days = [
             {"as_of": utc_text(at_us), **answers.shown(answers.figures(day))}
             for at_us, day in zip(instants_us, trend, strict=True)
         ]
         found = Found.of(update)
-        head = {"success": True, "tutor_id": tutor_id, "tutor_name": found.tutor_name, "window": window, "days": days}
+        head = {"success": True, "tutor_id": tutor_id, "tutor_name": name, "window": window, "days": days}
         return json_answer({**head, "timestamp": answers.naive(now_us), **answers.provenance(found, now_us)})
 
     async def _churn(self, tutor_id: str) -> dict[str, Any]:
+        if self._clock() < self._predictions_after:
+            return UNKNOWN_CHURN  # a server that hangs would hold up each lookup
         try:
             found = await self._stored.prediction(tutor_id)
         except SinkUnavailable as away:
-            return {"churn": None, "churn_message": f"unknown now, PostgreSQL does not answer: {away}"}
+            logger.info("PostgreSQL does not answer: %s", away)
+            self._predictions_after = self._clock() + AWAY_US
+            return UNKNOWN_CHURN
         return {"churn": None if found is None else answers.churn(found)}
 
     async def _tutor(
@@ -105,8 +116,8 @@ class Lookups:
             if HOPS in request.headers:
                 return self._later("this worker does not hold the tutor's state")
             return await self._from_rows(tutor_id, shape, max_age, aside)
-        if update.tutor_name is None:
-            return self._unknown(tutor_id)
+        if update.tutor_name is None:  # no event told who it is, but the platform may have written it into its table
+            return await self._from_rows(tutor_id, shape, max_age, aside)
         self._telemetry.count("lookups", source="stream")
         besides = await aside(tutor_id) if aside else {}
         return json_answer({**shape(Found.of(update), self._clock()), **besides})
@@ -138,7 +149,8 @@ class Lookups:
         try:
             stored = (await self._stored.tutors([tutor_id])).get(tutor_id)
         except SinkUnavailable as away:
-            return self._later(f"neither the owner of this tutor's state nor PostgreSQL answers: {away}")
+            logger.info("PostgreSQL does not answer: %s", away)
+            return self._later("neither the owner of this tutor's state nor PostgreSQL answers")
         if stored is None:
             return self._unknown(tutor_id)
         now_us = self._clock()
@@ -162,8 +174,9 @@ class Lookups:
         return json_answer(answers.error(f"Tutor {tutor_id} not found", self._clock()), status=404)
 
     def unavailable(self, away: SinkUnavailable) -> web.Response:
-        """For handlers that only PostgreSQL can answer."""
-        return self._later(f"PostgreSQL does not answer: {away}")
+        """For handlers that only PostgreSQL can answer. What it says names hosts and users: that is for the log."""
+        logger.info("PostgreSQL does not answer: %s", away)
+        return self._later("PostgreSQL does not answer")
 
 
 def attach(app: faust.App, lookups: Lookups, lists: Lists) -> None:

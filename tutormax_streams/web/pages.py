@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tutormax_streams.web.access import Access, Closed, Refused, bearer
 from tutormax_streams.web.answers import error
-from tutormax_streams.web.guard import CLOSED_SECONDS, COOKIE, USER
+from tutormax_streams.web.guard import CLOSED_SECONDS, COOKIE, USER, is_encrypted
 
 STATIC: Final = Path(str(resources.files("tutormax_streams.web").joinpath("static")))
 LONGEST_SIGNED_IN_SECONDS: Final = 12 * 3600
@@ -59,7 +59,7 @@ def attach(app: faust.App, access: Access, clock: Callable[[], int]) -> None:
                 max_age=LONGEST_SIGNED_IN_SECONDS,
                 httponly=True,
                 samesite="Strict",
-                secure=request.scheme == "https",
+                secure=is_encrypted(request),
             )
             return response
 

@@ -67,8 +67,8 @@ class Push:
                 async for received in socket:
                     if received.type is WSMsgType.TEXT and received.data == "ping":
                         await self._send(socket, "analytics_update", {"pong": True})
-            except ConnectionError:
-                pass
+            except (ConnectionError, TimeoutError):
+                pass  # gone, or does not read
             finally:
                 telling.cancel()
                 await socket.close()

@@ -118,9 +118,12 @@ def _page(path: str, name: str, says: str) -> Route:
     return Route(path, name, says, "pages", {200: Body("the page", content=HTML)}, who="anyone")
 
 
-def _probe(path: str, name: str, says: str, shape: Any) -> Route:
+ROLE: Final = Parameter("role", {"type": "string"}, "Of this role alone; 503 where the worker does not have it.")
+
+
+def _probe(path: str, name: str, says: str, shape: Any, *parameters: Parameter) -> Route:
     answers = {200: Body("yes", shape), 503: Body("not yet, or not now; the body says why", shape)}
-    return Route(path, name, says, "operations", answers, who="anyone")
+    return Route(path, name, says, "operations", answers, who="anyone", parameters=parameters)
 
 
 ROUTES: Final = (
@@ -238,7 +241,7 @@ ROUTES: Final = (
         "/livez", "alive", "Whether the process answers.", "operations",
         {200: Body("it does", state_shapes.Alive)}, who="anyone",
     ),
-    _probe("/readyz", "ready", "Whether this worker does its work.", state_shapes.Ready),
+    _probe("/readyz", "ready", "Whether this worker does its work.", state_shapes.Ready, ROLE),
     _probe("/startupz", "started", "Whether this worker's start is over.", state_shapes.Started),
     Route(
         "/metrics", "prometheus", "Prometheus metrics, listed in docs/telemetry.md.", "operations",

@@ -19,7 +19,7 @@ from tutormax_streams.web import docs_page, lookups, operations, pages, push
 from tutormax_streams.web.access import Access, User
 from tutormax_streams.web.cors import Cors
 from tutormax_streams.web.feed import Feed
-from tutormax_streams.web.guard import Limiter, guard
+from tutormax_streams.web.guard import MOST_REQUEST_BYTES, Limiter, guard
 from tutormax_streams.web.lists import Lists
 from tutormax_streams.web.lookups import Lookups
 from tutormax_streams.web.members import Members
@@ -30,7 +30,6 @@ from tutormax_streams.web.worker_state import WorkerState
 
 logger = logging.getLogger(__name__)
 
-MOST_REQUEST_BYTES = 64 * 1024
 SESSIONS = 4  # of PostgreSQL, opened when they are needed
 
 
