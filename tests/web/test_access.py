@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -188,6 +189,23 @@ async def test_a_database_that_hangs_is_not_asked_for_each_request(users: Users)
     users.rows[7] = TUTOR._replace(is_active=False)
     with pytest.raises(Refused):
         await door.user(token)
+
+
+async def test_a_database_that_hangs_holds_nobody_up_who_is_remembered(users: Users):
+    clock = Clock()
+    slow = asyncio.Event()
+
+    async def hangs(user_id: int) -> User | None:
+        if users.away:
+            await slow.wait()
+        return await users(user_id)
+
+    door = Access(KEY, hangs, clock)
+    token = signed({})
+    await door.user(token)
+    users.away, clock.now = True, clock.now + FRESH_SECONDS
+    assert await asyncio.wait_for(door.user(token), 3) == TUTOR
+    slow.set()
 
 
 def test_the_header():

@@ -138,7 +138,7 @@ class StoredFigures:
 
     async def prediction(self, tutor_id: str) -> Prediction | None:
         """None where nobody has predicted anything, or the platform has no such table."""
-        return await self._database.run(partial(_prediction, tutor_id=tutor_id), seconds=ASIDE_SECONDS)
+        return await self._database.run(partial(_prediction, tutor_id=tutor_id), seconds=SECONDS)
 
     async def page(self, page: Page) -> list[tuple[Any, StoredTutor]]:
         """Sort key and tutor, with the one window asked for; one more than `limit` when there are more."""
@@ -158,7 +158,6 @@ class StoredFigures:
 
 
 SECONDS: Final = 3.0  # who asks has little patience
-ASIDE_SECONDS: Final = 0.5  # for what an answer can do without
 
 
 async def _user(connection: Connection, user_id: int) -> tuple[Any, ...] | None:

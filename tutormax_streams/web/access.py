@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, Protocol
 import jwt
 
 from agents.ports import SinkUnavailable
+from tutormax_streams.web.patience import within
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ ALGORITHM: Final = "HS256"
 STAFF: Final = frozenset({"ADMIN", "OPERATIONS_MANAGER", "PEOPLE_OPS"})  # members' names, as the platform stores them
 FRESH_SECONDS: Final = 30.0
 AWAY_SECONDS: Final = 10.0
+KNOWN_SECONDS: Final = 0.5  # to look up again who is remembered
 LONGEST_SECONDS: Final = 30 * 60.0  # a token of the platform lives so long
 MOST_REMEMBERED: Final = 10_000
 LEAST_KEY_BYTES: Final = 16
@@ -134,8 +136,8 @@ class Access:
         if known is not None and still_counts and now < self._away_until:
             return known[1]
         try:
-            user = await self._users(user_id)
-        except SinkUnavailable as away:
+            user = await (within(KNOWN_SECONDS, self._users(user_id)) if still_counts else self._users(user_id))
+        except (SinkUnavailable, TimeoutError) as away:
             self._away_until = self._monotonic() + AWAY_SECONDS
             if known is not None and still_counts:
                 return known[1]

@@ -27,6 +27,7 @@ from tutormax_streams.web.asking import json_answer, number_of, window_of
 from tutormax_streams.web.guard import only_allowed
 from tutormax_streams.web.lists import Lists
 from tutormax_streams.web.owners import NotHere, Owners
+from tutormax_streams.web.patience import within
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ FORWARD_SECONDS: Final = 2.0
 TREND_DAYS: Final = 30
 MOST_AGE_SECONDS: Final = 1e9
 DAY_US: Final = 86_400_000_000
+CHURN_SECONDS: Final = 0.5
 AWAY_US: Final = 10_000_000
 UNKNOWN_CHURN: Final = {"churn": None, "churn_message": "not known now, PostgreSQL does not answer"}
 
@@ -95,9 +97,9 @@ class Lookups:
         if self._clock() < self._predictions_after:
             return UNKNOWN_CHURN  # a server that hangs would hold up each lookup
         try:
-            found = await self._stored.prediction(tutor_id)
-        except SinkUnavailable as away:
-            logger.info("PostgreSQL does not answer: %s", away)
+            found = await within(CHURN_SECONDS, self._stored.prediction(tutor_id))
+        except (SinkUnavailable, TimeoutError) as away:
+            logger.info("PostgreSQL does not answer: %r", away)
             self._predictions_after = self._clock() + AWAY_US
             return UNKNOWN_CHURN
         return {"churn": None if found is None else answers.churn(found)}
