@@ -18,14 +18,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 import faust
 import msgspec
 
-from agents import reading
+from agents import culprits, reading
 from agents.ports import Clock, DeadLetters, Sender, Telemetry
 from models import metrics, wire
-from models.facts import Barrier, newest_us
+from models.events import Origin
+from models.facts import Barrier, Fact, newest_us
 from models.metrics import EngagementMode, MetricsUpdated
 from tables.tutor_windows import TutorWindows
 from tutormax_streams.batches import RecordBatch, Revoked, crash_soon, drive
@@ -170,7 +172,7 @@ class Aggregate:
         shard = await self._shard(batch.partition)
         packs, refusals = await reading.entries(batch, wire.unpack_facts, self.dead_letters, self.telemetry, "facts")
         incoming = [fact for pack in packs for fact in pack]
-        confirmations = await self.windows.absorb(batch.partition, incoming)
+        confirmations = await self._absorb(batch, incoming)
         now_us = self.clock()
         settled_us, old_us = now_us + self.settle_us, now_us - self.settle_us
         for fact in incoming:
@@ -185,6 +187,23 @@ class Aggregate:
         shard.position = batch.last + 1
         self._last_batch_us = now_us
         return confirmations + refusals
+
+    async def _absorb(self, batch: RecordBatch, incoming: list[Fact | Barrier]) -> list[asyncio.Future[Any]]:
+        """Merge what came; a fact that makes that raise is refused alone."""
+        absorb = self.windows.absorb
+        try:
+            return await absorb(batch.partition, incoming)
+        except culprits.OF_CONTENT as exc:
+            logger.exception("of %s facts not all could be merged, now one by one", len(incoming))
+            done, found = await culprits.one_by_one(incoming, lambda one: absorb(batch.partition, one), exc)
+        confirmations = [confirmation for one in done for confirmation in one]
+        for fact, failure in found:
+            self.telemetry.count("dead_letters", topic="facts", reason="merge")
+            origin = Origin("facts", batch.partition, batch.first, getattr(fact, "time_ms", 0))
+            detail = f"merging the fact raised {type(failure).__name__}; please report it"
+            stand_in = msgspec.json.encode(fact)
+            confirmations.append(await self.dead_letters.refuse_event(origin, stand_in, "merge", detail))
+        return confirmations
 
     # -- shards -------------------------------------------------------------------------------------------------
 
@@ -263,7 +282,13 @@ class Aggregate:
     async def _publish_due(self, shard: Shard, until_us: int, idle: bool) -> None:
         now_us = self.clock()
         while now_us < until_us and (due := shard.next_due(now_us, idle)) is not None:
-            await self._publish(shard, due, now_us)
+            try:
+                await self._publish(shard, due, now_us)
+            except culprits.OF_CONTENT:
+                logger.exception("the windows of a tutor cannot be published; tried again later (%s)", due)
+                self.telemetry.count("unpublished")
+                shard.tutors[due].news = 0
+                shard.schedule(due, self._next_refresh(due, now_us))
             now_us = self.clock()
 
     async def _publish(self, shard: Shard, tutor_id: str, now_us: int) -> None:
@@ -272,7 +297,7 @@ class Aggregate:
         # By the clock, not by as-of: a predecessor whose clock was ahead may have left an as-of that is still to come.
         tutor.published_us, tutor.news, tutor.oldest_ms = now_us, 0, None
         change = self.windows.tutor(shard.partition, tutor_id).next_change(update.as_of_us)
-        refresh = now_us + REFRESH_SECONDS * SECOND_US
+        refresh = self._next_refresh(tutor_id, now_us)
         if not update.is_settled and (update.events or tutor.settled_us > now_us):
             refresh = max(tutor.settled_us, shard.settled_us)  # then it is told what all this has come to
         shard.schedule(tutor_id, refresh if change is None else min(change, refresh))
@@ -281,6 +306,13 @@ class Aggregate:
         )
         future.add_done_callback(self._sent)
         self.telemetry.count("published")
+
+    @staticmethod
+    def _next_refresh(tutor_id: str, now_us: int) -> int:
+        """When the tutor is published again though nothing happens: at its own place in the round of `REFRESH_SECONDS`, so
+        that tutors who began together do not go on together."""
+        round_us = REFRESH_SECONDS * SECOND_US
+        return now_us + round_us - (now_us + crc32(tutor_id.encode()) * SECOND_US) % round_us
 
     def _sent(self, future: asyncio.Future[Any]) -> None:
         if future.cancelled():

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import faust
 import msgspec
 
-from agents import reading
+from agents import culprits, reading
 from agents.ports import Clock, DeadLetters, Sender, Telemetry
 from models import homes, wire
 from models.enrichment import DELAY, Derived, delay_hours, derived
@@ -78,6 +78,19 @@ class Enrich:
         return confirmations
 
     async def _join(self, partition: int, events: list[Validated]) -> list[asyncio.Future[Any]]:
+        """`_joined`; an event that makes it raise is refused alone."""
+        try:
+            return await self._joined(partition, events)
+        except culprits.OF_CONTENT as exc:
+            logger.exception("of %s events not all could be joined, now one by one", len(events))
+            done, found = await culprits.one_by_one(events, lambda one: self._joined(partition, one), exc)
+        confirmations = [confirmation for one in done for confirmation in one]
+        for validated, failure in found:
+            detail = f"the join raised {type(failure).__name__}; please report it"
+            confirmations.append(await self._refuse(validated, "enrichment", detail))
+        return confirmations
+
+    async def _joined(self, partition: int, events: list[Validated]) -> list[asyncio.Future[Any]]:
         """Remember the events at their homes and send what follows from them."""
         if not events:
             return []

@@ -82,9 +82,11 @@ class Flush:
         committed = self.clock()
         self.telemetry.observe("sink_seconds", (committed - started) / 1e6, sink="flush")
         await self._settle(outcome)
-        for _, _, times in entries:
-            for time_ms in times:
-                self.telemetry.observe("freshness", committed / 1e6 - time_ms / 1e3)
+        written = set(outcome.written)  # what is parked or refused is not fresh
+        for _, update, times in entries:
+            if update.tutor_id in written:
+                for time_ms in times:
+                    self.telemetry.observe("freshness", committed / 1e6 - time_ms / 1e3)
 
     async def _settle(self, outcome: MetricsFlushed) -> None:
         self.telemetry.count("flushed_tutors", len(outcome.written))

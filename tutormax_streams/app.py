@@ -323,6 +323,8 @@ def create_sink_app(runtime: Runtime, *, web: bool = False) -> faust.App:
 
     def reasons() -> list[str]:
         found = runtime.silences(app)
+        if not app.rebalancing_count:
+            found.append("has not joined its consumer group yet")
         found += [f"{sink} waits for PostgreSQL: {why}" for sink, why in holding.reasons.items()]
         if app.rebalancing:
             found.append("the group is rebalancing")

@@ -32,6 +32,7 @@ METRICS: Final[dict[str, Metric]] = {
     "gap_records": Metric(Counter, "Offsets that were not in the log any more when we came to them.", ("topic",)),
     "foreign_records": Metric(Counter, "Records in changelogs that are not ours, passed over in recovery.", ("table",)),
     "published": Metric(Counter, "Records of metrics published."),
+    "unpublished": Metric(Counter, "Times that a tutor's windows could not be computed; the log says why. Report it."),
     "rows": Metric(Counter, "Rows of entities written, by kind.", ("kind",)),
     "flushed_tutors": Metric(Counter, "Tutors whose three rows of metrics were written."),
     "fenced": Metric(Counter, "Records of metrics refused because a newer one was stored."),

@@ -18,7 +18,9 @@ from tutormax_streams.settings import Settings
 
 DAY_MS = 86_400_000
 RAW = ("tutors", "sessions", "feedback", "tutor-events")
-LARGEST_BYTES = 8 << 20  # above any broker's limit for raw records, so that a dead letter always fits
+LARGEST_BYTES = 8 << 20  # of records of our own topics, dead letters too
+LARGEST_RAW_BYTES = LARGEST_BYTES - (64 << 10)  # so that its dead letter fits, with our headers
+LARGEST, TIMESTAMPS = "max.message.bytes", "message.timestamp.type"
 CREATION_SECONDS = 60.0
 
 
@@ -113,8 +115,8 @@ class Topics:
     def plans(self, partitions: int) -> list[Plan]:
         """Every topic of the deployment."""
         week, month = {"retention.ms": str(7 * DAY_MS)}, {"retention.ms": str(30 * DAY_MS)}
-        large = {"max.message.bytes": str(LARGEST_BYTES)}
-        append_time = {"message.timestamp.type": "LogAppendTime"}
+        large = {LARGEST: str(LARGEST_BYTES)}
+        append_time = {TIMESTAMPS: "LogAppendTime"}
         compacted = {
             "segment.bytes": str(64 << 20),
             "segment.ms": str(DAY_MS // 4),
@@ -238,13 +240,26 @@ async def _faults(admin: AIOKafkaAdminClient, settings: Settings, plans: list[Pl
                 f"topic {plan.name} has {replicas} replicas, but KAFKA_REPLICATION_FACTOR is "
                 f"{settings.kafka_replication_factor}: lower it, or reassign the topic's replicas"
             )
-        cleanup = configs.get(plan.name, {}).get("cleanup.policy")
-        if plan.partitions is not None and cleanup is not None and cleanup != plan.cleanup:
-            faults.append(
-                f"topic {plan.name} has cleanup.policy={cleanup}, but needs {plan.cleanup}: "
-                f"kafka-configs.sh --alter --topic {plan.name} --add-config cleanup.policy={plan.cleanup}"
-            )
+        faults += _odd_configs(plan, configs.get(plan.name, {}))
     return faults
+
+
+def _odd_configs(plan: Plan, found: Mapping[str, str]) -> list[str]:
+    """A sentence for each setting of a topic, as far as the broker tells it, under which we would lose records."""
+    exactly = {"cleanup.policy": plan.cleanup}
+    if (kind := plan.configs.get(TIMESTAMPS)) is not None:
+        exactly[TIMESTAMPS] = kind
+    odd = [(name, needed) for name, needed in exactly.items() if found.get(name, needed) != needed]
+    least = int(plan.configs.get(LARGEST, 0))
+    if int(found.get(LARGEST, least)) < least:
+        odd.append((LARGEST, str(least)))
+    if plan.partitions is None and int(found.get(LARGEST, 0)) > LARGEST_RAW_BYTES:  # its dead letter would not fit
+        odd.append((LARGEST, str(LARGEST_RAW_BYTES)))
+    return [
+        f"topic {plan.name} has {name}={found[name]}, but needs {needed}: "
+        f"kafka-configs.sh --alter --topic {plan.name} --add-config {name}={needed}"
+        for name, needed in odd
+    ]
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:

@@ -84,6 +84,25 @@ async def test_an_event_that_makes_enrich_raise_is_refused_alone(monkeypatch: An
         assert {fact.session_id for fact in told} == {"good"}, name  # type: ignore[union-attr]
 
 
+async def test_an_event_that_makes_the_join_raise_is_refused_alone(monkeypatch: Any):
+    bad = validated("sessions", session_payload("bad", "t1", NOW_US - DAY_US, NOW_US - DAY_US), 7)
+    good = validated("sessions", session_payload("good", "t1", NOW_US - DAY_US, NOW_US - DAY_US), 8)
+    for name in ("merge", "facts", "is_winner"):
+        real = getattr(homes, name)
+
+        def raising(*given: Any, real: Any = real) -> Any:
+            if "bad" in repr(given):
+                raise LookupError
+            return real(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(homes, name, raising)
+            rig = await rig_of(wire.pack_validated([bad, bad, good]))
+        assert "good" in {event.home_id for event in winners(rig)}, name
+        assert set(rig.letters.by_place) <= {("sessions", 0, 7)}, name
+        assert rig.letters.by_place or name == "merge", name
+
+
 def named(number: int, session_id: str = "s1", offset: int | None = None) -> Validated:
     """A version of a session under its own tutor."""
     payload = session_payload(session_id, f"tutor_{number:05d}", NOW_US - DAY_US, NOW_US - DAY_US + number)

@@ -176,6 +176,22 @@ async def test_flush_sees_how_old_the_events_of_superseded_records_were(flush: F
     assert flush.counts.counted["flushed_tutors"] == 1
 
 
+async def test_what_was_not_written_is_not_fresh(flush: FlushRig):
+    observed: list[float] = []
+    flush.counts.observe = lambda name, value, **_: observed.append(value) if name == "freshness" else None  # type: ignore[method-assign]
+    flush.postgres.refuses = lambda update: update.tutor_id == "bad"
+    now_ms = flush.clock() // 1000
+    await flush.feed(
+        of_updates(
+            *(
+                msgspec.structs.replace(metrics(tutor), oldest_event_time_ms=now_ms - ago_ms)
+                for tutor, ago_ms in (("bad", 7000), ("t1", 2000))
+            )
+        )
+    )
+    assert list(map(round, observed)) == [2]
+
+
 async def test_flush_refuses_windows_that_cannot_be_read_and_takes_the_next_best(flush: FlushRig):
     foreign = encode(metrics("t1", position=9)).replace(b'"windows":', b'"windows":7,"elsewhere":')
     await flush.feed(

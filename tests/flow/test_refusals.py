@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 from aiokafka import TopicPartition
@@ -102,3 +103,64 @@ async def test_state_of_no_known_epoch_is_refused(deploy: Deploy):
     with pytest.raises(Refused, match=r"of no known epoch.*rebuild") as refused:
         await startup.prepare(settings)
     assert refused.value.code == STATE
+
+
+async def test_a_changelog_that_was_made_anew_and_written_to_since_is_refused(deploy: Deploy):
+    """By a replica that went on working: then no partition is empty, and only the missing mark tells."""
+    deployment = deploy()
+    settings = deployment.settings
+    assert await startup.prepare(settings)
+    name = deployment.topics.changelogs[1]
+    async with kafka.admin_client(settings) as admin:
+        await admin.delete_topics([name])
+    while (await topics.check(settings))[:1] != [f"topic {name} is missing: run `tutormax-streams topics ensure`"]:  # noqa: ASYNC110 - the broker deletes in its own time
+        await asyncio.sleep(0.2)
+    await topics.ensure(settings)
+    async with deployment.producer() as producer:
+        for partition in range(settings.kafka_partitions):
+            await producer.send_and_wait(name, b"a fact", key=b"of a key", partition=partition)
+    with pytest.raises(Refused, match=r"made anew, and written to since.*rebuild") as refused:
+        await startup.prepare(settings)
+    assert refused.value.code == STATE
+
+
+ODD = [
+    pytest.param(
+        "sessions", {"cleanup.policy": "compact"}, "has cleanup.policy=compact, but needs delete", id="compacted raw"
+    ),
+    pytest.param("metrics", {"cleanup.policy": "delete"}, "has cleanup.policy=delete, but needs compact", id="metrics"),
+    pytest.param(
+        "dead-letter", {"max.message.bytes": "1048588"}, "max.message.bytes=1048588, but needs 8388608", id="letters"
+    ),
+    pytest.param(
+        "tutors", {"max.message.bytes": "9000000"}, "max.message.bytes=9000000, but needs 8323072", id="huge raw"
+    ),
+    pytest.param("facts", {"message.timestamp.type": "CreateTime"}, "=CreateTime, but needs LogAppendTime", id="times"),
+]
+
+
+@pytest.mark.parametrize(("short_name", "configs", "told"), ODD)
+async def test_a_topic_under_whose_settings_records_would_be_lost_is_refused(
+    deploy: Deploy, short_name: str, configs: dict[str, str], told: str
+):
+    deployment = deploy()
+    settings, name = deployment.settings, deployment.topics.prefix + short_name
+    (plan,) = [plan for plan in deployment.topics.plans(settings.kafka_partitions) if plan.name == name]
+    async with kafka.admin_client(settings) as admin:
+        odd = {**plan.configs, **configs}
+        await topics.create(
+            admin, settings, [replace(plan, cleanup=odd.pop("cleanup.policy", plan.cleanup), configs=odd)]
+        )
+    with pytest.raises(Refused) as refused:
+        await startup.prepare(settings)
+    assert refused.value.code == KAFKA
+    assert told in str(refused.value)
+    assert f"--alter --topic {name}" in str(refused.value), "and how to mend it"
+
+
+async def test_fewer_replicas_than_the_setting_asks_for_are_refused(deploy: Deploy):
+    settings = deploy().settings
+    await topics.ensure(settings)
+    with pytest.raises(Refused, match="1 replicas, but KAFKA_REPLICATION_FACTOR is 2") as refused:
+        await startup.prepare(settings.model_copy(update={"kafka_replication_factor": 2}))
+    assert refused.value.code == KAFKA
