@@ -64,6 +64,12 @@ FOUND: Final[tuple[Found, ...]] = (
         "every opening names the options of the column family too: one cache, with filters",
         "`tests/batches/test_shelves.py`, shelves that are opened again",
     ),
+    Found(
+        "A worker that Kafka left between two of its start-up checks ended with a traceback instead of a sentence",
+        "kafka-bounces",
+        "whatever starts the worker says what an operator can mend, with its exit code",
+        "`tests/test_cli.py`, a Kafka that goes away while a worker starts",
+    ),
 )
 
 HEAD: Final = """# Reliability

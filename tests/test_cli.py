@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import pytest
 import typer
+from aiokafka.errors import KafkaTimeoutError
 from typer.testing import CliRunner, Result
 
 import tutormax_streams.__main__
@@ -262,6 +263,26 @@ def test_a_signal_between_the_waits_of_a_start_ends_the_worker_too(
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def test_a_kafka_that_goes_away_while_a_worker_starts_is_a_sentence_and_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Between two questions of the start-up checks."""
+
+    def away() -> int:
+        raise KafkaTimeoutError("no offsets in 15000 ms")
+
+    monkeypatch.setattr("tutormax_streams.signals.end_the_process", lambda: None)
+    monkeypatch.setattr("tutormax_streams.worker.main", away)
+    monkeypatch.setattr(sys, "argv", ["tutormax-streams", "worker"])
+    with pytest.raises(SystemExit) as ended:
+        tutormax_streams.__main__.main()
+    said = capsys.readouterr().err
+    assert (ended.value.code, said) == (
+        3,
+        "tutormax-streams: Kafka failed: KafkaTimeoutError: no offsets in 15000 ms\n",
+    )
 
 
 def test_a_worker_takes_no_command_line_along():

@@ -21,7 +21,12 @@ def main() -> NoReturn:
         from tutormax_streams.cli import app
 
         app()
-    except Exception:  # noqa: BLE001 - the last resort, so that a bug has an exit code of its own
+    except Exception as error:  # noqa: BLE001 - the last resort, so that a bug has an exit code of its own
+        from tutormax_streams import failures
+
+        if (told := failures.told(error)) is not None:
+            sys.stderr.write(f"tutormax-streams: {told[0]}\n")
+            sys.exit(told[1])
         traceback.print_exc()
         sys.exit(CRASHED)
     raise AssertionError("typer exits by itself")

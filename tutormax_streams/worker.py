@@ -15,7 +15,7 @@ from tutormax_streams import environment, kafka, logs, memory, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
 from tutormax_streams.batches import BatchConsumer, batch_consumer, crash_soon
 from tutormax_streams.epoch import Epoch
-from tutormax_streams.refused import CRASHED, Refused
+from tutormax_streams.refused import CRASHED
 from tutormax_streams.settings import Settings
 from tutormax_streams.watchdog import STOOD_STILL, StoodStill, Watchdog
 from tutormax_streams.web import health
@@ -113,10 +113,5 @@ def run(settings: Settings) -> int:
 
 
 def main() -> int:
-    """`run` with the settings of the environment; its code when they are wrong, too."""
-    try:
-        settings = environment.load()
-    except Refused as refusal:
-        sys.stderr.write(f"tutormax-streams: {refusal}\n")
-        return refusal.code
-    return run(settings)
+    """`run` with the settings of the environment. Raises what `failures` has a sentence for."""
+    return run(environment.load())

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-FAILED, INTERRUPTED = 1, 130
+from tutormax_streams import failures
+
+INTERRUPTED = 130
 
 EXIT_CODES: Final = """
 Exit codes:
@@ -43,35 +45,9 @@ class OperatorsGroup(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            told = _told(error)
+            told = failures.told(error)
             if told is None:
                 raise
             sentence, code = told
             err.print(Text(f"tutormax-streams: {sentence}"), soft_wrap=True)
             raise typer.Exit(code) from None
-
-
-def _told(error: Exception) -> tuple[str, int] | None:
-    """(sentence, exit code) of what is not a bug."""
-    from aiokafka.errors import KafkaError
-
-    from agents.ports import SinkUnavailable
-    from tutormax_streams.dead_letters import NotReplayable
-    from tutormax_streams.embedded import EmbeddedError
-    from tutormax_streams.kafka import KafkaAway
-    from tutormax_streams.refused import KAFKA, POSTGRES, Refused
-    from tutormax_streams.scans import NoSuchTopic
-    from tutormax_streams.topics import TopicsWrong
-
-    match error:
-        case Refused():
-            return str(error), error.code
-        case KafkaAway() | TopicsWrong() | NoSuchTopic():
-            return str(error), KAFKA
-        case KafkaError():
-            return f"Kafka failed: {error}", KAFKA
-        case SinkUnavailable():
-            return f"PostgreSQL cannot be used: {error}. Check TUTORMAX_DATABASE_URL or POSTGRES_*", POSTGRES
-        case EmbeddedError() | NotReplayable():
-            return str(error), FAILED
-    return None

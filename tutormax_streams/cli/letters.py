@@ -14,7 +14,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tutormax_streams.cli.exits import FAILED, OperatorsGroup, out
+from tutormax_streams.cli.exits import OperatorsGroup, out
+from tutormax_streams.failures import FAILED
 
 if TYPE_CHECKING:
     from tutormax_streams.dead_letters import Letter, Outcome, Selection

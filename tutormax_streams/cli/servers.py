@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from tutormax_streams.cli.exits import FAILED, OperatorsGroup, out
+from tutormax_streams.cli.exits import OperatorsGroup, out
+from tutormax_streams.failures import FAILED
 
 if TYPE_CHECKING:
     from tutormax_streams.tail import Entry

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from tutormax_streams.cli.exits import FAILED, err, out
+from tutormax_streams.cli.exits import err, out
+from tutormax_streams.failures import FAILED
 
 if TYPE_CHECKING:
     from tutormax_streams import audit as referee
