@@ -24,7 +24,7 @@ from tutormax_streams.simulation import history
 SEED = 1
 DAYS = 90
 EVENTS_PER_TUTOR = 328  # of the simulation, in 90 days, without tutor events
-SAMPLED_TUTORS = 12
+SAMPLED_TUTORS = 100
 KINDS = ("tutors", "sessions", "feedback")
 
 

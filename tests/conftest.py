@@ -29,6 +29,8 @@ settings.register_profile("ci", max_examples=2_000, deadline=None, suppress_heal
 settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+JUDGES = ("Apache Kafka", "PostgreSQL 15")
+NAMED_SERVERS = ("KAFKA_BOOTSTRAP_SERVERS", "TUTORMAX_DATABASE_URL", "POSTGRES_HOST")
 SERVER_FIXTURES = {"kafka", "postgres", "empty_postgres"}
 
 
@@ -37,6 +39,15 @@ def pytest_report_header() -> str:
         return f"servers: {Stack(prefer='real').description}"
     except EmbeddedError as error:
         return f"servers: none, because {error}"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """CI has the judges: a run on the wheels passes over every fault, and would be green without them."""
+    if os.environ.get("CI", "").lower() not in ("1", "true") or any(name in os.environ for name in NAMED_SERVERS):
+        return
+    found = Stack(prefer="real").description
+    if not all(judge in found for judge in JUDGES):
+        pytest.exit(f"CI wants {' and '.join(JUDGES)}, and there is {found}: install Java 17, Maven, PostgreSQL 15", 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -187,6 +187,28 @@ async def test_an_event_changes_the_figure_on_the_open_page_within_seconds(
         assert p95 < MOST_SECONDS
 
 
+async def test_the_chart_of_tiers_outlives_being_loaded_again(browser: Browser, address: str):
+    async with visit(browser, address) as here:
+        await here.open("#/")
+        page = here.page
+        chart = page.locator("#history")
+        since = re.compile(r"^Line chart of tutors per tier since (\d\d:\d\d:\d\d): Exemplary \d")
+        await expect(chart).to_have_attribute("aria-label", since)
+        before = since.match(await chart.get_attribute("aria-label") or "")
+        await page.evaluate("sessionStorage.setItem('other', 'x')")
+        await asyncio.sleep(1.1)
+        await page.reload()
+        await expect(chart).to_have_attribute("aria-label", since)
+        after = since.match(await chart.get_attribute("aria-label") or "")
+        assert before is not None
+        assert after is not None
+        assert before[1] == after[1]
+        await page.evaluate("sessionStorage.setItem('tutors-per-tier', '[[1],[2]]')")
+        await page.reload()
+        await expect(chart).to_have_attribute("aria-label", since)
+        assert not here.errors, "what was kept may be anything"
+
+
 async def test_an_alert_appears_is_told_and_leads_to_its_tutor(browser: Browser, address: str, ground: Deployment):
     async with visit(browser, address) as here:
         await here.open(OWN)

@@ -5,6 +5,10 @@ import { TIERS, TIER_SIGNS, clock, number, tierKey } from "./words.js";
 
 const MOST_POINTS = 6_000;
 const EVENT_POINT_MS = 1_000;
+/** Where a tab keeps the chart over being loaded again, how often, and what is a gap in it. */
+const KEPT = "tutors-per-tier";
+const KEEP_MS = 5_000;
+const GAP_SECONDS = 60;
 const TOTALS = [
   ["Tutors", "total_tutors", 0, ""],
   ["With figures", "active_tutors", 0, "30 days"],
@@ -110,11 +114,26 @@ function buildBars(onTier) {
   };
 }
 
+/** What this tab drew before it was loaded again: seconds, then tutors by tier; nothing if there is none or it is odd. */
+function keptHistory() {
+  const empty = [[], ...TIERS.map(() => [])];
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(KEPT));
+    const fits = Array.isArray(kept) && kept.length === empty.length && kept.every((list) => Array.isArray(list) && list.length === kept[0].length);
+    if (!fits || !kept[0].length || kept[0].at(-1) > Date.now() / 1000) return empty;
+    if (Date.now() / 1000 - kept[0].at(-1) > GAP_SECONDS) kept.forEach((list, index) => list.push(index ? null : kept[0].at(-1) + 0.001));
+    return kept;
+  } catch {
+    return empty;
+  }
+}
+
 function buildHistory() {
   const box = byId("history");
-  const opened = new Date();
-  const data = [[], ...TIERS.map(() => [])];
+  const data = keptHistory();
+  const opened = new Date(data[0].length ? data[0][0] * 1000 : Date.now());
   let plot = null;
+  let keptAt = 0;
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", "Line chart of tutors per tier: no figures yet.");
   setText(byId("history-hint"), `From ${clock(opened)}. A point every 10 s and at each change.`);
@@ -130,6 +149,14 @@ function buildHistory() {
       data[0].push(Math.max(atMs / 1000, (data[0].at(-1) ?? 0) + 0.001));
       TIERS.forEach((tier, index) => data[index + 1].push(spread[tier] ?? 0));
       if (data[0].length > MOST_POINTS) thin();
+      if (atMs - keptAt > KEEP_MS) {
+        keptAt = atMs;
+        try {
+          sessionStorage.setItem(KEPT, JSON.stringify(data));
+        } catch {
+          // no room, or not allowed: then the next load begins anew
+        }
+      }
       const change = TIERS.map((tier, index) => {
         const [first, last] = [data[index + 1][0], data[index + 1].at(-1)];
         return `${tier} ${number(first)} then, ${number(last)} now`;
