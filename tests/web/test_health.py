@@ -99,7 +99,7 @@ async def test_a_probe_may_ask_about_one_role():
     app.add_routes([web.get(path, handle) for path, handle in probes(health, Telemetry(), lambda: None).items()])
     async with TestClient(TestServer(app)) as client:
         asked = {query: await client.get(f"/readyz{query}") for query in ("", "?role=stream", "?role=sink", "?role=x")}
-        assert [answer.status for answer in asked.values()] == [503, 200, 503, 503]
+        assert [answer.status for answer in asked.values()] == [503, 200, 503, 404]
         assert await asked["?role=stream"].json() == {
             "ready": True,
             "roles": {"stream": {"ready": True, "reasons": []}},

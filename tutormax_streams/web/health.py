@@ -99,7 +99,7 @@ def probes(health: Health, telemetry: Telemetry, refresh: Callable[[], None]) ->
             report = health.report(role)
         except KeyError:
             why = f"this worker has no role {role!r}"
-            return json_answer({"ready": False, "roles": {str(role): {"ready": False, "reasons": [why]}}}, status=503)
+            return json_answer({"ready": False, "roles": {str(role): {"ready": False, "reasons": [why]}}}, status=404)
         return json_answer(report, status=200 if report["ready"] else 503)
 
     async def startupz(request: web.Request) -> web.Response:

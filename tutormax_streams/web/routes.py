@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 from models.rows import TIER_NAMES
@@ -118,11 +119,13 @@ def _page(path: str, name: str, says: str) -> Route:
     return Route(path, name, says, "pages", {200: Body("the page", content=HTML)}, who="anyone")
 
 
-ROLE: Final = Parameter("role", {"type": "string"}, "Of this role alone; 503 where the worker does not have it.")
+ROLE: Final = Parameter("role", {"enum": ["stream", "sink"]}, "Of this role alone.")
 
 
-def _probe(path: str, name: str, says: str, shape: Any, *parameters: Parameter) -> Route:
-    answers = {200: Body("yes", shape), 503: Body("not yet, or not now; the body says why", shape)}
+def _probe(
+    path: str, name: str, says: str, shape: Any, *parameters: Parameter, more: Mapping[int, Body] = MappingProxyType({})
+) -> Route:
+    answers = {200: Body("yes", shape), 503: Body("not yet, or not now; the body says why", shape), **more}
     return Route(path, name, says, "operations", answers, who="anyone", parameters=parameters)
 
 
@@ -241,7 +244,10 @@ ROUTES: Final = (
         "/livez", "alive", "Whether the process answers.", "operations",
         {200: Body("it does", state_shapes.Alive)}, who="anyone",
     ),
-    _probe("/readyz", "ready", "Whether this worker does its work.", state_shapes.Ready, ROLE),
+    _probe(
+        "/readyz", "ready", "Whether this worker does its work.", state_shapes.Ready, ROLE,
+        more={404: Body("this worker does not have the role", state_shapes.Ready)},
+    ),
     _probe("/startupz", "started", "Whether this worker's start is over.", state_shapes.Started),
     Route(
         "/metrics", "prometheus", "Prometheus metrics, listed in docs/telemetry.md.", "operations",
