@@ -22,7 +22,6 @@ from tutormax_streams.settings import Settings
 from tutormax_streams.topics import Topics
 
 VERSION: Final = 1
-FIRST_BYTES: Final = 1024  # a fetch gives one batch of records at least, however large
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -98,29 +97,6 @@ async def mark_topics(settings: Settings, producer: AIOKafkaProducer, epoch: Epo
             await producer.send(topic, value, key=key, partition=partition) for partition in range(epoch.partitions)
         ]
     await asyncio.gather(*sent)
-
-
-async def unmarked(settings: Settings, epoch: Epoch) -> list[TopicPartition]:
-    """Partitions of changelogs that do not begin with the mark of `epoch`: made anew, and written to since.
-
-    Compaction leaves marks where they are, for nothing else is written under their key.
-    """
-    ends = await kafka.log_ends(settings, Topics.of(settings).changelogs)
-    unread = {tp for tp, (_, end) in ends.items() if end}
-    odd = [tp for tp in ends if tp not in unread]
-    if not unread:
-        return odd
-    async with kafka.consumer(settings, max_partition_fetch_bytes=FIRST_BYTES) as client:
-        client.assign(list(unread))
-        await client.seek_to_beginning(*unread)
-        while unread:
-            for tp, records in (await client.getmany(*unread, timeout_ms=2000)).items():
-                first = records[0]
-                is_mark = first.key is not None and first.key.startswith(EPOCH_KEY)
-                if not is_mark or first.value != b"%d" % epoch.number:
-                    odd.append(tp)
-                unread.discard(tp)
-    return odd
 
 
 async def only_marked(settings: Settings) -> set[str]:

@@ -156,13 +156,6 @@ async def _check_kafka_state(settings: Settings, epoch: Epoch) -> None:
             raise Refused(
                 f"topic {topic} has been emptied or made anew (partition {min(empty)} holds nothing): {REBUILD}", STATE
             )
-    if odd := await epochs.unmarked(settings, epoch):
-        topic, partition = min(odd)
-        raise Refused(
-            f"topic {topic} was made anew, and written to since (partition {partition} does not begin with the mark of "
-            f"epoch {epoch.number}): {REBUILD}",
-            STATE,
-        )
     for group in (settings.stream_group, settings.sink_group):
         for tp, offset in (await kafka.committed_offsets(settings, group)).items():
             place = ends.get(TopicPartition(tp.topic, tp.partition))

@@ -20,9 +20,11 @@ from tests.oracle import DAY_US
 from tests.samples import feedback_payload, session_payload, tutor_payload
 from tutormax_streams import kafka
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
+from tutormax_streams.topics import LARGEST, LARGEST_BYTES
 
 EAGER = {
     "cleanup.policy": "compact",
+    LARGEST: str(LARGEST_BYTES),  # what is not named here goes back to the broker's default
     "segment.ms": "100",
     "min.cleanable.dirty.ratio": "0.001",
     "min.compaction.lag.ms": "0",

@@ -105,25 +105,6 @@ async def test_state_of_no_known_epoch_is_refused(deploy: Deploy):
     assert refused.value.code == STATE
 
 
-async def test_a_changelog_that_was_made_anew_and_written_to_since_is_refused(deploy: Deploy):
-    """By a replica that went on working: then no partition is empty, and only the missing mark tells."""
-    deployment = deploy()
-    settings = deployment.settings
-    assert await startup.prepare(settings)
-    name = deployment.topics.changelogs[1]
-    async with kafka.admin_client(settings) as admin:
-        await admin.delete_topics([name])
-    while (await topics.check(settings))[:1] != [f"topic {name} is missing: run `tutormax-streams topics ensure`"]:  # noqa: ASYNC110 - the broker deletes in its own time
-        await asyncio.sleep(0.2)
-    await topics.ensure(settings)
-    async with deployment.producer() as producer:
-        for partition in range(settings.kafka_partitions):
-            await producer.send_and_wait(name, b"a fact", key=b"of a key", partition=partition)
-    with pytest.raises(Refused, match=r"made anew, and written to since.*rebuild") as refused:
-        await startup.prepare(settings)
-    assert refused.value.code == STATE
-
-
 ODD = [
     pytest.param(
         "sessions", {"cleanup.policy": "compact"}, "has cleanup.policy=compact, but needs delete", id="compacted raw"
