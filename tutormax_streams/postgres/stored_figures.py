@@ -78,20 +78,22 @@ WHERE m."window" = %(window)s AND starts_with(m.metric_id, 'tms_')
 """
 
 _ANALYTICS: Final[LiteralString] = """
-WITH ours AS (
-    SELECT "window", performance_tier, avg_rating, engagement_score, sessions_completed, calculation_date
-    FROM tutor_performance_metrics WHERE starts_with(metric_id, 'tms_')
-), month AS (SELECT * FROM ours WHERE "window" = 'THIRTY_DAY')
 SELECT
     (SELECT count(*) FROM tutors),
-    (SELECT count(*) FROM month),
-    (SELECT coalesce(jsonb_object_agg(performance_tier, tutors), '{}') FROM
-        (SELECT performance_tier, count(*) AS tutors FROM month WHERE performance_tier IS NOT NULL GROUP BY 1) AS tiers),
-    (SELECT avg(avg_rating) FROM month),
-    (SELECT avg(engagement_score) FROM month),
-    (SELECT coalesce(sum(sessions_completed), 0) FROM ours WHERE "window" = 'SEVEN_DAY'),
-    (SELECT coalesce(sum(sessions_completed), 0) FROM month),
-    (SELECT min(calculation_date) FROM month)
+    coalesce(sum(tutors) FILTER (WHERE month), 0)::int8,
+    coalesce(jsonb_object_agg(tier, tutors) FILTER (WHERE month AND tier IS NOT NULL), '{}'),
+    sum(ratings) FILTER (WHERE month) / nullif(sum(rated) FILTER (WHERE month), 0)::float8,
+    sum(engagement) FILTER (WHERE month) / nullif(sum(engaged) FILTER (WHERE month), 0)::float8,
+    coalesce(sum(sessions) FILTER (WHERE week), 0)::int8,
+    coalesce(sum(sessions) FILTER (WHERE month), 0)::int8,
+    min(oldest) FILTER (WHERE month)
+FROM (
+    SELECT
+        "window" = 'THIRTY_DAY' AS month, "window" = 'SEVEN_DAY' AS week, performance_tier AS tier, count(*) AS tutors,
+        sum(avg_rating) AS ratings, count(avg_rating) AS rated, sum(engagement_score) AS engagement,
+        count(engagement_score) AS engaged, sum(sessions_completed) AS sessions, min(calculation_date) AS oldest
+    FROM tutor_performance_metrics WHERE starts_with(metric_id, 'tms_') GROUP BY "window", performance_tier
+) AS groups
 """
 
 
