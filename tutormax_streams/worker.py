@@ -13,7 +13,7 @@ from mode import Service
 
 from tutormax_streams import environment, kafka, logs, memory, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
-from tutormax_streams.batches import BatchConsumer, batch_consumer, crash_soon
+from tutormax_streams.batches import BatchConsumer, batch_consumer, crash_soon, expect_closed_connections
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.refused import CRASHED
 from tutormax_streams.settings import Settings
@@ -61,6 +61,7 @@ def run(settings: Settings) -> int:
     memory.return_large_blocks()
     logs.configure(settings.log_level, settings.log_format)
     uvloop.install()
+    expect_closed_connections()
     try:
         startup.check_machine(settings)
         epoch = asyncio.run(_prepared(settings))

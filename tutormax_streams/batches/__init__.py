@@ -4,6 +4,7 @@ Faust keeps the group, the assignment, table recovery and the web; the private n
 used in this package only and listed in `pins`.
 """
 
+from tutormax_streams.batches.closed_connections import expect_closed_connections
 from tutormax_streams.batches.connections import bound_idle_connections
 from tutormax_streams.batches.consumer import BatchConsumer, BatchTransport, attach_batches, batch_consumer
 from tutormax_streams.batches.crashpoints import reached
@@ -31,6 +32,7 @@ __all__ = [
     "bound_idle_connections",
     "crash_soon",
     "drive",
+    "expect_closed_connections",
     "reached",
     "recovery_position",
     "recovery_remaining",
