@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint test-long faults soak bench format clean
+.PHONY: help demo test check lint newcomer test-long faults soak bench format clean
 
 help: ## show this list
 	@echo "Targets (options go in ARGS, as in: make demo ARGS=--once):"
@@ -41,6 +41,9 @@ lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+newcomer: $(INSTALLED) ## the README's first screen, typed into a terminal in a clean clone (a quarter of an hour)
+	$(BIN)/pytest tests/newcomer $(ARGS)
 
 test-long: $(INSTALLED) ## five minutes of made-up requests, then the properties with 100,000 examples each (hours)
 	SCHEMATHESIS_SECONDS=300 $(BIN)/pytest tests/flow/test_schemathesis.py
