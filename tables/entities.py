@@ -27,6 +27,7 @@ def declare(app: faust.App, partitions: int, directory: Path | None, memory: Sha
         directory=directory,
         memory=memory,
         is_sound=homes.lies_at,
+        is_marked=True,
     )
 
 

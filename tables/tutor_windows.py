@@ -140,5 +140,6 @@ def declare(app: faust.App, partitions: int, directory: Path | None, memory: Sha
             directory=directory,
             memory=memory,
             is_sound=facts.lies_at,
+            is_marked=True,
         )
     )

@@ -13,9 +13,15 @@ from mode import Service
 
 from tutormax_streams import environment, kafka, logs, memory, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
-from tutormax_streams.batches import BatchConsumer, batch_consumer, crash_soon, expect_closed_connections
+from tutormax_streams.batches import (
+    BatchConsumer,
+    ChangelogMadeAnew,
+    batch_consumer,
+    crash_soon,
+    expect_closed_connections,
+)
 from tutormax_streams.epoch import Epoch
-from tutormax_streams.refused import CRASHED
+from tutormax_streams.refused import CRASHED, STATE
 from tutormax_streams.settings import Settings
 from tutormax_streams.watchdog import STOOD_STILL, StoodStill, Watchdog
 from tutormax_streams.web import health
@@ -106,6 +112,9 @@ def run(settings: Settings) -> int:
     finally:
         watchdog.stop()
     crash = worker.crash_reason or crash
+    if isinstance(crash, ChangelogMadeAnew):
+        sys.stderr.write(f"tutormax-streams: {crash}: {startup.REBUILD}\n")
+        return STATE
     if crash is not None:
         logger.critical("stopped by a failure, nothing unfinished was acknowledged: %r", crash)
         return STOOD_STILL if isinstance(crash, StoodStill) else CRASHED

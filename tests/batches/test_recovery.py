@@ -11,11 +11,13 @@ from functools import cache
 from typing import Any
 
 import pytest
+from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.batches.fakes import FakeSender, Numbers, Record, assign, decode, numbers_table
-from tutormax_streams.batches.recovery import merge_records
+from tutormax_streams.batches.recovery import ChangelogMadeAnew, check_mark, merge_records
+from tutormax_streams.batches.shelves import MemoryShelf
 from tutormax_streams.batches.table import EPOCH_KEY, MOST_WRITERS, WRITER_BYTES, writers_of
 
 KEYS = (b"k", b"l")
@@ -59,6 +61,53 @@ def test_the_epochs_record_is_no_entry_and_moves_the_offset():
     table = recovered((EPOCH_KEY + bytes(WRITER_BYTES), b"1"))
     assert list(table.scan(0, b"")) == []
     assert table.held.shelf(0).offset == 0
+
+
+async def rebalanced(table: Numbers, *partitions: int) -> None:
+    mine = {TP(table.changelog_name, partition) for partition in partitions}
+    await table.held.on_rebalance(mine, set(), mine)
+
+
+def marked_table(*, is_marked: bool = True) -> Numbers:
+    table = numbers_table()
+    table.is_marked = is_marked
+    return table
+
+
+MARK = Record(1, EPOCH_KEY + bytes(WRITER_BYTES), b"1")
+
+
+async def test_a_changelog_without_its_mark_is_another_one():
+    table = marked_table()
+    await rebalanced(table, 0, 1)
+    merge_records(table, 0, [Record(0, b"kwriter", b"1"), MARK])  # anywhere: compaction moves it
+    merge_records(table, 1, [Record(0, b"kwriter", b"1")])
+    with pytest.raises(ChangelogMadeAnew, match="partition 1"):
+        check_mark(table)
+    merge_records(table, 1, [MARK])
+    check_mark(table)
+
+
+async def test_a_mark_is_asked_for_only_where_the_changelog_is_read_from_its_beginning():
+    table = marked_table()
+    await rebalanced(table, 0)
+    merge_records(table, 0, [MARK])
+    await rebalanced(table, 0, 1)  # 0 stays, and is not read again
+    with pytest.raises(ChangelogMadeAnew, match="partition 1"):
+        check_mark(table)
+    await rebalanced(table, 0)
+    check_mark(table)
+    warm = MemoryShelf()
+    warm.write([(b"k", b"v")], offset=7)
+    table.held._new_shelf = lambda partition: warm
+    await rebalanced(table, 0, 2)
+    check_mark(table)
+
+
+async def test_a_table_without_marks_asks_for_none():
+    table = marked_table(is_marked=False)
+    await rebalanced(table, 0)
+    check_mark(table)
 
 
 def test_data_and_offset_are_one_write():

@@ -102,6 +102,22 @@ async def a_deleted_changelog(deploy: Deploy) -> None:
     await assert_rebuilt(deployment)
 
 
+async def a_changelog_made_anew_while_workers_write(deploy: Deploy) -> None:
+    """It is not empty, so a look at its ends tells nothing: the worker ends when it has read it."""
+    deployment = await with_history(deploy, 16)
+    changelog = deployment.topics.changelogs[1]
+    await make_anew(deployment, changelog, create=True)
+    async with kafka.producer(deployment.settings) as producer:
+        for partition in range(deployment.settings.kafka_partitions):
+            await producer.send_and_wait(changelog, None, key=b"tutor_00001" + bytes(6), partition=partition)
+    await startup.prepare(deployment.settings)
+    code, words = await asyncio.to_thread(deployment.refused)
+    assert code == STATE, words
+    assert f"topic {changelog} has been made anew while workers wrote to it" in words
+    assert "tutormax-streams rebuild" in words.splitlines()[-1]
+    await assert_rebuilt(deployment)
+
+
 async def a_topic_made_anew(deploy: Deploy) -> None:
     deployment = await with_history(deploy, 12)
     await make_anew(deployment, deployment.topics.facts, create=True)
@@ -155,6 +171,7 @@ async def rows_of_a_later_epoch_than_kafkas(deploy: Deploy) -> None:
 
 STORIES = [
     a_deleted_changelog,
+    a_changelog_made_anew_while_workers_write,
     a_topic_made_anew,
     another_number_of_partitions,
     a_database_with_history_and_a_rebuild_that_was_interrupted,

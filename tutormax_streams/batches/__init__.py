@@ -13,12 +13,13 @@ from tutormax_streams.batches.gathering import Gathering, Parts
 from tutormax_streams.batches.partitioning import Partitioner
 from tutormax_streams.batches.producer import Sender
 from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
-from tutormax_streams.batches.recovery import recovery_position, recovery_remaining
+from tutormax_streams.batches.recovery import ChangelogMadeAnew, recovery_position, recovery_remaining
 from tutormax_streams.batches.table import MergedTable
 
 __all__ = [
     "BatchConsumer",
     "BatchTransport",
+    "ChangelogMadeAnew",
     "Gathering",
     "MergedTable",
     "Partitioner",

@@ -36,6 +36,27 @@ class ImpatientRecovery(Recovery):
                 raise
             raise TimeoutError(f"Kafka did not answer within {timeout} s while tables were recovered") from None
 
+    async def on_recovery_completed(self, generation_id: int = 0) -> None:
+        """Raises `ChangelogMadeAnew` before any event is delivered."""
+        for table in self.tables.values():
+            check_mark(table)
+        await super().on_recovery_completed(generation_id)
+
+
+class ChangelogMadeAnew(RuntimeError):
+    """A changelog was read from its beginning, and is not the one that the state was begun with: some is missing."""
+
+
+def check_mark(table: MergedTable[Any]) -> None:
+    """Workers that go on writing fill a topic that was deleted and made anew: it is not empty, and only the epoch's
+    mark is missing. Compaction moves the mark, and two workers that begin together both write one: it may lie anywhere.
+    """
+    if table.is_marked and table.held.unmarked:
+        raise ChangelogMadeAnew(
+            f"topic {table.changelog_name} has been made anew while workers wrote to it (partition "
+            f"{min(table.held.unmarked)} does not hold what it began with)"
+        )
+
 
 async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
     """Apply what was fetched of changelog partition `tp`, and tell Faust how far recovery has come."""
@@ -77,6 +98,7 @@ def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Rec
     foreign = [r.offset for r in records if r.key is None]
     for key, writer, payload, offset in entries:
         if key == EPOCH_KEY:
+            table.held.unmarked.discard(partition)
             continue
         current = held[key]
         if payload is not None:

@@ -41,7 +41,7 @@ V = TypeVar("V")
 
 WRITER_BYTES = 6
 MOST_WRITERS = 255  # whose records are remembered; of further ones the oldest are forgotten
-EPOCH_KEY = b"\x00epoch"  # first record of each changelog partition: shows that the topic is the one we began with
+EPOCH_KEY = b"\x00epoch"  # in each changelog partition from its beginning: the topic is the one we began with
 
 
 def held_of(writers: Sequence[bytes], payload: bytes) -> bytes:
@@ -68,6 +68,7 @@ class PartitionStore(Store):  # type: ignore[type-arg]
         self.shelves: dict[int, Shelf] = {}
         self.writers: dict[int, bytes] = {}
         self.order: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.unmarked: set[int] = set()  # read from the changelog's beginning, whose mark was not met yet
 
     def shelf(self, partition: int) -> Shelf:
         shelf = self.shelves.get(partition)
@@ -116,6 +117,7 @@ class PartitionStore(Store):  # type: ignore[type-arg]
         opened = [p for p in mine if p not in self.shelves]
         shelves = await asyncio.gather(*(asyncio.to_thread(self._new_shelf, p) for p in opened))
         self.shelves.update(zip(opened, shelves, strict=True))
+        self.unmarked = {p for p in mine if p in self.unmarked or (p in opened and self.shelves[p].offset is None)}
         self.writers = {p: os.urandom(WRITER_BYTES) for p in mine}
 
     async def on_stop(self) -> None:
@@ -133,6 +135,7 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
     is_sound: Callable[[bytes, V], bool]
     new_shelf: Callable[[int], Shelf]
     confirmed: Sender
+    is_marked: bool
     on_foreign: Callable[[int], None]
     """Told how many records that are not ours a recovery has just passed over."""
 
@@ -149,12 +152,15 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
         directory: Path | None,
         memory: SharedMemory,
         is_sound: Callable[[bytes, V], bool] = lambda key, value: True,
+        is_marked: bool = False,
     ) -> MergedTable[V]:
         """Add a table to `app`. `directory` None keeps it in memory. `is_sound` says whether a value may lie under a
-        key; what is not, or cannot be decoded, is nothing that we wrote. It may raise for such a key."""
+        key; what is not, or cannot be decoded, is nothing that we wrote. It may raise for such a key. `is_marked`: every
+        partition of the changelog holds the epoch's mark, and one without it is not the one that we began with."""
         table = cls(app, name=name, key_type=bytes, value_type=bytes, partitions=partitions)
         table.encode, table.decode, table.merge_values = encode, decode, merge
         table.is_sound, table.on_foreign = is_sound, lambda records: None
+        table.is_marked = is_marked
         table.confirmed = Sender(app)
         if directory is None:
             table.new_shelf = lambda partition: MemoryShelf()
