@@ -236,3 +236,18 @@ async def _live(steps: list[str], rng: random.Random, holes: bool) -> None:
     for tp in logs:
         if thread.logs[tp]:
             assert thread.stored[tp] == thread.logs[tp][-1].offset + 1
+
+
+async def test_records_that_are_not_delivered_are_known_to_grow_old():
+    made = await rig({A0: range(6)})
+    first = made.consumer.positions()[A0]
+    assert (first.in_flight, first.oldest_ms, first.behind) == (0, None, 6)
+    assert first.behind_seconds > 0
+    await asyncio.sleep(0.05)
+    assert made.consumer.positions()[A0].behind_seconds >= 0.05
+    await made.assign()
+    assert made.consumer.positions()[A0].behind_seconds >= 0.05, "a rebalance makes nothing younger"
+    await made.deliver()
+    made.done(A0)
+    await made.consumer.commit()
+    assert (made.consumer.positions()[A0].behind, made.consumer.positions()[A0].behind_seconds) == (0, 0.0)

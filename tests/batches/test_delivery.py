@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.batches.fakes import Record
 from tutormax_streams.batches import RecordBatch
-from tutormax_streams.batches.delivery import Delivery, Taken
+from tutormax_streams.batches.delivery import Arrears, Delivery, Position, Taken
 from tutormax_streams.batches.records import Record as AnyRecord
 
 TP0 = TP("topic", 0)
@@ -154,3 +154,25 @@ def test_the_order_of_finishing_does_not_matter_in_the_end(order: tuple[int, ...
         delivery.settle()
     assert delivery.settle() == 15
     assert not delivery.in_flight
+
+
+# -- how old what is behind must be -----------------------------------------------------------------------------------
+
+
+def test_what_is_behind_is_at_least_as_old_as_the_first_sight_of_it():
+    arrears = Arrears()
+    assert arrears.seconds(5, None, 100.0) == 0.0, "nothing is known of the log"
+    assert arrears.seconds(5, 5, 100.0) == 0.0
+    assert 0.0 < arrears.seconds(5, 9, 101.0) < 0.01, "never 0 while something is behind"
+    assert arrears.seconds(5, 20, 111.0) == 10.0
+    assert arrears.seconds(8, 20, 121.0) == 20.0, "8 was seen at 101"
+    assert arrears.seconds(9, 20, 122.0) < 0.01, "what was seen is done; since when the rest is there is not known"
+    assert arrears.seconds(9, 20, 125.0) == 3.0
+    assert arrears.seconds(20, 20, 126.0) == 0.0
+    assert arrears.seconds(20, 21, 140.0) < 0.01
+
+
+def test_what_had_left_the_log_before_delivery_began_is_not_behind():
+    assert Position(None, 100, 100, 0, None, begun=100).behind == 0
+    assert Position(None, 100, 103, 0, None, begun=100).behind == 3
+    assert Position(101, 103, 103, 0, None, begun=100).behind == 2

@@ -5,20 +5,24 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from faust.types import TP
 
 from agents.holding import Holding
 from models.breaker import Breaker
 from tests.web.test_access import KEY, STAFF, TUTOR, Users, signed
 from tutormax_streams.backlog import Backlog
+from tutormax_streams.batches.delivery import Position
 from tutormax_streams.kafka import KafkaAway
 from tutormax_streams.settings import Settings
 from tutormax_streams.telemetry import Telemetry
+from tutormax_streams.web import worker_state
 from tutormax_streams.web.access import Access
 from tutormax_streams.web.cors import Cors
 from tutormax_streams.web.deployment import Gone, Silent, deployment
@@ -123,6 +127,22 @@ def test_freshness_and_dead_letters_are_those_of_the_last_minutes():
         {"topic": "feedback", "reason": "not_json", "count": 2, "recent": 2},
         {"topic": "sessions", "reason": "invalid", "count": 5, "recent": 1},
     ]
+
+
+def test_what_nobody_delivers_has_an_age_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    stalled = Position(5, 5, 9, 0, None, behind_seconds=40.0)
+    slow = Position(5, 9, 9, 1, 1_000, behind_seconds=3.0)
+    consumer = SimpleNamespace(
+        batch_topics=["stalled", "slow"], positions=lambda: {TP("stalled", 0): stalled, TP("slow", 0): slow}
+    )
+    monkeypatch.setattr(worker_state, "batch_consumer", lambda app: consumer)
+    worker = Worker()
+    worker.apps, worker.clock = [object()], lambda: 8_000_000
+    said = WorkerState(worker, Clock()).answer()
+    assert {topic: (lag["lag_records"], lag["lag_seconds"]) for topic, lag in said["topics"].items()} == {
+        "stalled": (4, 40.0), "slow": (4, 7.0),
+    }  # fmt: skip
+    assert said["oldest_uncommitted_seconds"] == 40.0
 
 
 def test_quantiles_lie_in_their_buckets():

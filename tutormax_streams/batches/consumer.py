@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ from mode import Service
 
 from tutormax_streams.batches.consumer_thread import BatchConsumerThread
 from tutormax_streams.batches.crashpoints import reached
-from tutormax_streams.batches.delivery import Delivery, Position
+from tutormax_streams.batches.delivery import Arrears, Delivery, Position
 from tutormax_streams.batches.producer import ConfirmingProducer
 from tutormax_streams.batches.records import Record, RecordBatch, being_cancelled
 from tutormax_streams.batches.recovery import ImpatientRecovery, apply_changelog
@@ -64,6 +64,7 @@ class BatchConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._deliveries: dict[TP, Delivery] = {}
+        self._arrears: defaultdict[TP, Arrears] = defaultdict(Arrears)
         self.fetches = 0  # answered by the thread, with or without records
         self.is_fetching = False
         self._committing: asyncio.Future[bool] | None = None
@@ -275,17 +276,21 @@ class BatchConsumer(Consumer):
     def positions(self) -> dict[TP, Position]:
         """Where every batch partition of this worker stands."""
         found = {}
+        now = time.monotonic()
         for tp, delivery in self._deliveries.items():
             delivery.settle()
             head = delivery.in_flight[0] if delivery.in_flight else None
+            committed, end = self._committed_offset.get(tp), self._end(tp)
             found[tp] = Position(
-                self._committed_offset.get(tp),
+                committed,
                 delivery.expected,
-                self._end(tp),
+                end,
                 len(delivery.in_flight),
                 head.oldest_ms if head else None,
                 delivery.committable,
                 head.first if head and head.is_taken else None,
+                delivery.begun,
+                self._arrears[tp].seconds(delivery.begun if committed is None else committed, end, now),
             )
         return found
 

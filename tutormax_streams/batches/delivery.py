@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tutormax_streams.batches.records import Record, RecordBatch
+
+LEAST_AGE_SECONDS: Final = 0.001  # of a record that is known of: an answer of the broker has brought the news
 
 
 class Position(NamedTuple):
@@ -20,11 +22,37 @@ class Position(NamedTuple):
     oldest_ms: int | None  # Kafka time of the oldest record that was delivered and is not done
     committable: int | None = None  # behind the last batch of the run that is done; None before the first
     under_way: int | None = None  # first offset of the oldest unfinished batch, where an agent has begun with it
+    begun: int = 0  # where delivery began: nothing before it counts as behind while nothing was committed
+    behind_seconds: float = 0.0  # the oldest record that is `behind` is at least so old; 0 where nothing is
 
     @property
     def behind(self) -> int:
         """Records in the log that are not committed as done, as far as is known."""
-        return 0 if self.end is None else max(0, self.end - (self.committed or 0))
+        return 0 if self.end is None else max(0, self.end - (self.begun if self.committed is None else self.committed))
+
+
+class Arrears:
+    """Since when records have been in the log of a partition without being committed as done.
+
+    A lower bound that needs no record to be delivered: what lies below an end that was seen is at least as old as the
+    sight of it. It outlives assignments; whoever committed, what was seen is then done.
+    """
+
+    __slots__ = ("_end", "_since")
+
+    def __init__(self) -> None:
+        self._end: int | None = None  # the log's end when it was seen first that something is behind
+        self._since = 0.0
+
+    def seconds(self, done: int, end: int | None, now: float) -> float:
+        """Least age of the oldest record from `done` to before `end`; 0 where there is none, else never 0. `now` in
+        seconds of a clock that does not go back."""
+        if end is None or end <= done:
+            self._end = None
+            return 0.0
+        if self._end is None or done >= self._end:
+            self._end, self._since = end, now
+        return max(LEAST_AGE_SECONDS, now - self._since)
 
 
 class Taken(NamedTuple):
@@ -36,12 +64,12 @@ class Taken(NamedTuple):
 
 
 class Delivery:
-    """`expected` is the offset that comes next."""
+    """`expected` is the offset that comes next, `begun` the one that came first."""
 
-    __slots__ = ("committable", "empty_fetches", "expected", "hole", "idle_since", "in_flight", "short_since")
+    __slots__ = ("begun", "committable", "empty_fetches", "expected", "hole", "idle_since", "in_flight", "short_since")
 
     def __init__(self, expected: int) -> None:
-        self.expected = expected
+        self.begun = self.expected = expected
         self.in_flight: deque[RecordBatch] = deque()
         self.hole: tuple[int, int] | None = None  # seen once
         self.committable: int | None = None

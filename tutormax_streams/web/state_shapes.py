@@ -72,7 +72,7 @@ class WorkerTopic(Struct):
 
     partitions: Annotated[list[int], Meta(description="those that this worker reads")]
     lag_records: Annotated[Count, Meta(description="in the log and not committed as done")]
-    lag_seconds: Annotated[Seconds, Meta(description="age of the oldest record delivered and not done")]
+    lag_seconds: Annotated[Seconds, Meta(description="least age of the oldest record not committed as done; 0: none")]
 
 
 class Tables(Struct):

@@ -45,11 +45,14 @@ class Lag:
 
     partitions: list[int] = field(default_factory=list)
     records: int = 0  # in the log and not committed as done
-    seconds: float = 0.0  # age of the oldest record delivered and not done; 0: none
+    seconds: float = 0.0  # least age of the oldest of them; 0: none
 
 
 def lags(apps: Iterable[faust.App], now_ms: float) -> dict[str, Lag]:
-    """By topic, also of topics of which nothing is owned."""
+    """By topic, also of topics of which nothing is owned.
+
+    The age of a record is known once it is delivered; until then, that it was behind when last looked is a lower bound.
+    """
     found: dict[str, Lag] = {}
     for app in apps:
         consumer = batch_consumer(app)
@@ -61,6 +64,7 @@ def lags(apps: Iterable[faust.App], now_ms: float) -> dict[str, Lag]:
             lag = found.setdefault(tp.topic, Lag())
             lag.partitions.append(tp.partition)
             lag.records += position.behind
+            lag.seconds = max(lag.seconds, position.behind_seconds)
             if position.oldest_ms is not None:
                 lag.seconds = max(lag.seconds, (now_ms - position.oldest_ms) / 1000)
     for lag in found.values():
