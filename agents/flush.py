@@ -19,6 +19,7 @@ import msgspec
 
 from agents import reading
 from agents.holding import Holder
+from agents.parked import count_unparked
 from agents.ports import Clock, DeadLetters, MetricRows, MetricsFlushed, Sender, Telemetry
 from agents.telling import tell
 from models import alerts, metrics
@@ -92,6 +93,7 @@ class Flush:
         self.telemetry.count("flushed_tutors", len(outcome.written))
         self.telemetry.count("fenced", outcome.fenced)
         self.telemetry.count("parked", outcome.parked, what="metrics")
+        count_unparked(self.telemetry, outcome.unparked_metrics, self.clock())
         for update, reason, detail in outcome.refused:
             self.telemetry.count("dead_letters", topic="metrics", reason=reason)
             origin = Origin("metrics", -1, update.position, update.as_of_us // 1000)

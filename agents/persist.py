@@ -16,6 +16,7 @@ import msgspec
 from agents import reading
 from agents.early import EarlyFeedback
 from agents.holding import Holder
+from agents.parked import count_unparked
 from agents.ports import Clock, DeadLetters, Records, RecordsWritten, Sender, Telemetry
 from agents.telling import tell
 from models import wire
@@ -100,6 +101,7 @@ class Persist:
 
     async def _settle(self, outcome: RecordsWritten) -> None:
         """Announce what was written and refuse what cannot be; both confirmed before the offsets move."""
+        count_unparked(self.telemetry, outcome.unparked_metrics, self.clock())
         if outcome.written:
             await reached("rows not announced")
         announcements = (

@@ -191,6 +191,7 @@ class Written:
     fenced: int = 0
     parked: int = 0
     unparked: int = 0
+    unparked_metrics: list[MetricsUpdated] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     owed: Owed = field(default_factory=lambda: Owed((), ()))
 
@@ -208,6 +209,7 @@ class Tables:
     gives_rise_to: Callable[[MetricsUpdated], Sequence[Alert]] = lambda update: ()
     outbox: list[Alert] = field(default_factory=list)
     writes: int = 0
+    waiting: list[MetricsUpdated] = field(default_factory=list)  # parked metrics whose tutors have come meanwhile
 
     async def write(self, batch: Sequence[Any]) -> Written:
         await asyncio.sleep(0)
@@ -216,6 +218,8 @@ class Tables:
             raise SinkUnavailable("the server is shutting down")
         self.writes += 1
         outcome = Written()
+        if batch and isinstance(batch[0], Enriched):
+            outcome.unparked_metrics, self.waiting = self.waiting, []
         for entry in batch:
             if isinstance(entry, Enriched):
                 self._store(entry, outcome)
@@ -250,7 +254,8 @@ class Tables:
             self.outbox += self.gives_rise_to(update)
 
     async def retry_parked(self, limit: int) -> Written:
-        return Written()
+        unparked, self.waiting = self.waiting, []
+        return Written([update.tutor_id for update in unparked], unparked_metrics=unparked)
 
     async def told(self, owed: Owed) -> None:
         if self.away:

@@ -192,6 +192,24 @@ async def test_what_was_not_written_is_not_fresh(flush: FlushRig):
     assert list(map(round, observed)) == [2]
 
 
+@pytest.mark.parametrize("sink", ["persist", "flush"])
+async def test_metrics_that_were_parked_are_counted_when_they_are_written(
+    sink: str, persist: PersistRig, flush: FlushRig
+):
+    rig: Any = persist if sink == "persist" else flush
+    observed: list[float] = []
+    rig.counts.observe = lambda name, value, **_: observed.append(value) if name == "freshness" else None
+    old = msgspec.structs.replace(metrics("t1"), oldest_event_time_ms=rig.clock() // 1000 - 90_000)
+    rig.postgres.waiting = [old, metrics("t2")]
+    if sink == "persist":
+        await persist.feed(of_records(enriched("t1"), enriched("t2")))
+    else:
+        await flush.flush.retry_parked()
+    assert rig.counts.counted["unparked", "metrics"] == 2
+    assert len(observed) == 1, "without news there is no age"
+    assert observed[0] >= 90
+
+
 async def test_flush_refuses_windows_that_cannot_be_read_and_takes_the_next_best(flush: FlushRig):
     foreign = encode(metrics("t1", position=9)).replace(b'"windows":', b'"windows":7,"elsewhere":')
     await flush.feed(

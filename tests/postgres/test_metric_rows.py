@@ -109,7 +109,8 @@ async def test_an_unknown_tutors_greatest_fence_waits_until_the_tutor_is_written
         result = await metric_writer.write([(2, update), (0, metrics("known", position=position))])
         assert (len(result.written) + result.fenced, result.parked) == (1, 1)
     assert rows(postgres, "SELECT tutor_id, position FROM tutormax_streams.parked_metrics") == [(TUTOR, 7)]
-    await records.write([tutor()])
+    assert [update.position for update in (await records.write([tutor()])).unparked_metrics] == [7]
+    assert (await records.write([tutor()])).unparked_metrics == []
     assert rows(postgres, "SELECT count(*) FROM tutormax_streams.parked_metrics") == [(0,)]
     query = "SELECT count(*), max(sessions_completed) FROM tutor_performance_metrics WHERE tutor_id = 'tutor_00001'"
     assert rows(postgres, query) == [(3, 7)]
@@ -124,7 +125,8 @@ async def test_a_retry_finds_tutors_that_another_program_wrote(metric_writer: Me
         postgres,
         "INSERT INTO tutors SELECT 'tutor_00001', 'n', 'e', now(), 'ACTIVE', '{}', NULL, NULL, NULL, NULL, now(), now()",
     )
-    assert (await metric_writer.retry_parked(10)).written == [TUTOR]
+    result = await metric_writer.retry_parked(10)
+    assert (result.written, result.unparked_metrics) == ([TUTOR], [metrics()])
     assert rows(postgres, "SELECT tutor_id FROM tutormax_streams.parked_metrics") == [("nobody",)]
 
 

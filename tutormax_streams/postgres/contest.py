@@ -11,6 +11,7 @@ from psycopg import errors
 
 from agents.ports import Persisted
 from models.events import Enriched
+from models.metrics import MetricsUpdated
 from models.rows import Row
 from models.versions import Version, digest
 from tutormax_streams.postgres.arrays import texts
@@ -58,6 +59,7 @@ class Outcome:
     waiting: list[Candidate] = field(default_factory=list)
     stale: list[Candidate] = field(default_factory=list)
     unparked: list[Persisted] = field(default_factory=list)  # of `written`, those that had been parked
+    unparked_metrics: list[MetricsUpdated] = field(default_factory=list)  # had waited for tutors of `written`
 
     def add(self, other: Outcome) -> None:
         self.written += other.written
@@ -65,6 +67,7 @@ class Outcome:
         self.waiting += other.waiting
         self.stale += other.stale
         self.unparked += other.unparked
+        self.unparked_metrics += other.unparked_metrics
 
     def report(self, candidate: Candidate, persisted: Persisted) -> None:
         """Take in a candidate whose row stands."""

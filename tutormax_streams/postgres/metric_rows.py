@@ -49,6 +49,7 @@ class FlushResult:
     refused: list[tuple[MetricsUpdated, str, str]] = field(default_factory=list)  # record, reason code, sentence
     fenced: int = 0
     parked: int = 0
+    unparked_metrics: list[MetricsUpdated] = field(default_factory=list)  # of `written`, those that had been parked
     alerts: list[Alert] = field(default_factory=list)  # to be told, and then `MetricsWriter.told_alerts`
 
 
@@ -241,6 +242,8 @@ async def _unpark(
     if not updates:
         return FlushResult()
     moved = await (_halved if careful else _move)(connection, updates, judge)
+    written = set(moved.result.written)
+    moved.result.unparked_metrics = [update.record for update in updates if update.record.tutor_id in written]
     staying = {update.record.tutor_id for update in moved.waiting}
     staying |= {record.tutor_id for record, _, _ in moved.result.refused if keep_refused}
     gone = [update.record.tutor_id for update in updates if update.record.tutor_id not in staying]

@@ -24,6 +24,7 @@ from psycopg import errors
 
 from agents.ports import Owed, Persisted
 from models.events import KIND_OF, Enriched
+from models.metrics import MetricsUpdated
 from models.versions import Version
 from tutormax_streams.postgres import announcing, emails, metric_rows, parking, students
 from tutormax_streams.postgres.contest import Candidate, Outcome, Verdict, verdicts
@@ -52,6 +53,7 @@ class WriteResult:
     refused: list[tuple[Enriched, str, str]] = field(default_factory=list)  # record, reason code, sentence
     parked: int = 0
     unparked: int = 0  # of `written`, those that had been parked
+    unparked_metrics: list[MetricsUpdated] = field(default_factory=list)  # had waited for tutors of `written`
     owed: Owed = field(default_factory=lambda: Owed([], []))  # of `written` and `refused`
     stale: int = 0
 
@@ -120,6 +122,7 @@ class RecordWriter:
         result.refused += [(candidate.record, code, detail) for candidate, code, detail in outcome.refused]
         result.parked = sum(not candidate.parked for candidate in outcome.waiting)
         result.unparked = len(outcome.unparked)
+        result.unparked_metrics = outcome.unparked_metrics
         result.owed = Owed(outcome.unparked, [c.record for c, _, _ in outcome.refused if c.parked])
         result.stale = len(outcome.stale)
         return result
@@ -139,7 +142,9 @@ class RecordWriter:
         if tutor_ids:
             if waiting:
                 _add(entities, await parking.take_of_tutors(connection, tutor_ids, UNPARK_LIMIT))
-            await metric_rows.unpark(connection, tutor_ids, careful=careful)
+            outcome.unparked_metrics += (
+                await metric_rows.unpark(connection, tutor_ids, careful=careful)
+            ).unparked_metrics
         sessions = await store(connection, SESSION, entities["session"].values())
         outcome.add(sessions)
         if waiting and sessions.written:
