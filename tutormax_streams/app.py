@@ -28,7 +28,7 @@ from tutormax_streams.batches.shelves import LAYOUT, SharedMemory
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.kafka import LogReader, tls_context
 from tutormax_streams.postgres.alerting import Judge
-from tutormax_streams.postgres.database import Database
+from tutormax_streams.postgres.database import Database, clock_skew
 from tutormax_streams.postgres.metric_rows import MetricsWriter
 from tutormax_streams.postgres.records import RecordWriter
 from tutormax_streams.refusals import DeadLetterBox
@@ -42,11 +42,18 @@ from tutormax_streams.web.members import Members
 from tutormax_streams.web.worker_state import WorkerState, lags
 
 MOST_SKEW_SECONDS = 5.0
+COMPARE_CLOCKS_SECONDS = 10.0
 
 
 def wall_clock() -> int:
     """Microseconds since 1970-01-01T00:00:00Z."""
     return time.time_ns() // 1000
+
+
+def _skewed(whose: str, seconds: float) -> list[str]:
+    if abs(seconds) <= MOST_SKEW_SECONDS:
+        return []
+    return [f"this worker's clock differs from {whose} by {seconds:.1f} s: synchronise it (NTP)"]
 
 
 @dataclass(slots=True)
@@ -84,6 +91,12 @@ class Runtime:
         self.telemetry.set("oldest_uncommitted_seconds", max((lag.seconds for lag in found.values()), default=0))
         recovering = [app for app in self.apps if app.tables and app.in_recovery]
         self.telemetry.set("recovery_remaining", sum(map(recovery_remaining, recovering)))
+
+    async def compare_clocks(self, database: Database) -> None:
+        """The sink appends nothing that the broker gives a time to, so it asks whom it writes to."""
+        skew = await clock_skew(database, self.clock)
+        if skew is not None:
+            self.telemetry.set("database_clock_skew_seconds", skew)
 
     def look_after(self, role: str, app: faust.App, excused: Callable[[str], bool]) -> None:
         """Have it watched that the app's work goes on, unless `excused` explains why that of a topic does not."""
@@ -274,9 +287,7 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
             found.append(f"tables are being recovered: {runtime.recovery.progress or 'reading the changelogs'}")
         elif not step.complete:
             found.append("catching up with the log before publishing")
-        skew = telemetry.value("clock_skew_seconds")
-        if abs(skew) > MOST_SKEW_SECONDS:
-            found.append(f"this worker's clock differs from the broker's by {skew:.1f} s: synchronise it (NTP)")
+        found += _skewed("the broker's", telemetry.value("clock_skew_seconds"))
         found += [f"breaker of topic {name} is open" for name, b in breakers.items() if b.state == "open"]
         return found
 
@@ -328,8 +339,12 @@ def create_sink_app(runtime: Runtime, *, web: bool = False) -> faust.App:
         found += [f"{sink} waits for PostgreSQL: {why}" for sink, why in holding.reasons.items()]
         if app.rebalancing:
             found.append("the group is rebalancing")
-        return found
+        return found + _skewed("PostgreSQL's", telemetry.value("database_clock_skew_seconds"))
 
+    async def compare_clocks() -> None:
+        await runtime.compare_clocks(database)
+
+    app.timer(COMPARE_CLOCKS_SECONDS)(compare_clocks)
     runtime.health.watch("sink", reasons)
     runtime.look_after("sink", app, lambda _: bool(holding.reasons))
     return app

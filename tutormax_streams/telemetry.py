@@ -56,6 +56,7 @@ METRICS: Final[dict[str, Metric]] = {
     "owned_partitions": Metric(Gauge, "Partitions this worker reads, by topic.", ("topic",)),
     "recovery_remaining": Metric(Gauge, "Changelog records still to be read before tables are complete."),
     "clock_skew_seconds": Metric(Gauge, "Worker's clock minus the broker's, from append times of own records."),
+    "database_clock_skew_seconds": Metric(Gauge, "Worker's clock minus PostgreSQL's, as the sink last asked."),
 }
 
 

@@ -13,7 +13,7 @@ import uvloop
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.postgres.builders import T, rows, session, tutor
-from tutormax_streams.postgres.database import ABANDON_SECONDS, Connection, Database, Deadlines
+from tutormax_streams.postgres.database import ABANDON_SECONDS, Connection, Database, Deadlines, clock_skew
 from tutormax_streams.postgres.errors import Fault, SinkUnavailable, fault
 from tutormax_streams.postgres.records import RecordWriter
 
@@ -259,3 +259,15 @@ async def test_a_read_only_server_holds_the_work(records: RecordWriter, database
 )
 def test_errors_are_told_apart(error: Exception, expected: Fault) -> None:
     assert fault(error) is expected
+
+
+async def test_the_clock_is_compared_with_the_servers(postgres: str) -> None:
+    def clock() -> int:
+        return time.time_ns() // 1000 + round(shift * 1e6)
+
+    async with Database(postgres) as database:
+        for shift in (0.0, 600.0, -600.0):
+            skew = await clock_skew(database, clock)
+            assert skew is not None
+            assert abs(skew - shift) < 1.0
+    assert await clock_skew(database, clock) is None, "who is away is not compared with"

@@ -230,6 +230,27 @@ def _conninfo(conninfo: str, deadlines: Deadlines, application_name: str) -> str
     return conninfo_parts.make_conninfo(**{**defaults, **conninfo_parts.conninfo_to_dict(conninfo)})
 
 
+MOST_ROUND_TRIP_SECONDS: Final = 1.0
+
+
+async def clock_skew(database: Database, clock: Callable[[], int]) -> float | None:
+    """Seconds by which `clock` (µs since 1970) is ahead of PostgreSQL's, right to half a second; None where it is away
+    or slow to answer."""
+
+    async def ask(connection: Connection) -> float | None:
+        asked, began = clock(), time.monotonic()
+        cursor = await connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8")
+        row = await cursor.fetchone()
+        trip = time.monotonic() - began
+        assert row is not None
+        return (asked - row[0]) / 1e6 + trip / 2 if trip <= MOST_ROUND_TRIP_SECONDS else None
+
+    try:
+        return await database.run(ask, seconds=2 * MOST_ROUND_TRIP_SECONDS)
+    except SinkUnavailable:
+        return None  # those who write say so
+
+
 async def _ping(connection: Connection) -> None:
     await connection.execute("SELECT 1")
 

@@ -21,6 +21,8 @@ from tutormax_streams.web.health import Health, versions
 PERIOD_SECONDS: Final = 300.0
 STEP_SECONDS: Final = 10.0
 
+_SKEWS: Final = ("clock_skew_seconds", "database_clock_skew_seconds")  # of the roles stream and sink
+
 Buckets = dict[float, float]  # upper bound in seconds -> observations up to it
 
 
@@ -131,6 +133,7 @@ class WorkerState:
         fresh = {bound: count - earlier.freshness.get(bound, 0.0) for bound, count in later.freshness.items()}
         readiness = sources.health.report()["roles"]
         held = sources.held() if sources.held is not None else None
+        skew = max([sources.telemetry.value(name) for name in _SKEWS], key=abs)
         return {
             "name": sources.settings.instance_id,
             "url": sources.settings.advertised_url,
@@ -173,7 +176,7 @@ class WorkerState:
             ],
             "sink": self._sink(now),
             "breakers": {topic: breaker.state for topic, breaker in sources.breakers.items()},
-            "clock_skew_seconds": round(sources.telemetry.value("clock_skew_seconds"), 3),
+            "clock_skew_seconds": round(skew, 3),
         }
 
     def _sink(self, now: float) -> dict[str, Any] | None:
