@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ import pytest
 
 from tests.flow import users
 from tests.flow.driver import Deployment, eventually
+from tests.flow.moving import Moving
 from tests.flow.processes import Worker
 from tests.flow.stories import Deploy
 from tests.flow.users import KEY, STAFF, STRANGER, TUTOR, token
@@ -24,6 +26,7 @@ from tests.oracle import DAY_US, instant_us
 from tests.samples import feedback_payload, session_payload, tutor_payload
 
 TUTORS = 12
+MOVING = 6
 
 
 def ask(worker: Worker, path: str, user_id: int | None = STAFF, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -375,10 +378,11 @@ async def test_what_falls_below_its_threshold_is_told_once(looked_up: Deployment
     assert {alert["id"] for alert in seen["alert"] if alert["tutor_id"] == "t9"} <= {alert["id"] for alert in raised}
 
 
-async def load(deployment: Deployment) -> None:
-    """Some 200 events a second of tutors that nobody asks for."""
+async def load(deployment: Deployment, moving: Moving) -> None:
+    """Some 200 events a second of tutors that nobody asks for, and some of `moving`."""
     for number in range(1_000_000):
         now_us = time.time_ns() // 1000
+        await moving.move()
         await deployment.tell(
             *(("sessions", session_payload(f"x{number}-{n}", f"busy{n}", now_us - DAY_US, now_us)) for n in range(40))
         )
@@ -386,11 +390,14 @@ async def load(deployment: Deployment) -> None:
 
 
 async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deployment):
-    """Under load of other tutors one worker of three is killed, and another begins: two rebalances."""
+    """Under load one worker of three is killed, and another begins: two rebalances. Tutors that rest have one right
+    answer; those that the load is about have one for every event."""
     first, second, third = looked_up.workers
+    moving = Moving(looked_up, MOVING)
+    await moving.begin()
     await looked_up.assert_right()  # rows are as of their last commit
     oracle = looked_up.oracle()
-    loading = asyncio.create_task(load(looked_up))
+    loading = asyncio.create_task(load(looked_up, moving))
     second.kill()
     silent = (await asyncio.to_thread(ask, first, "/operations/state"))[1]
     assert [(told["name"], told["answers"]) for told in silent["workers"]] == [
@@ -415,10 +422,14 @@ async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deploym
                 strict, wait = await asyncio.to_thread(strictly, first, f"/tutors/t{number}/metrics?max_age=0.001")
                 assert (strict, wait) in ((200, None), (503, "1"))  # the owner may be back by now
                 refused += strict == 503
+        for number, tutor_id in enumerate(moving.ids):
+            worker, window = (first, third)[number % 2], WINDOWS[number % 3]
+            await moving.judge(tutor_id, window, partial(ask, worker, f"/tutors/{tutor_id}/metrics?window={window}"))
         if "database" in sources and body["source"] == "stream" and time.monotonic() > began + 20:
             break
+    assert not loading.done(), "the load went on all the while"
     loading.cancel()
-    assert sources == {"stream", "database"}
+    assert sources == set(moving.judged) == {"stream", "database"}
     assert refused, "rows that are too old for who asks are refused, and when to come back is said"
     await eventually(lambda: ask(first, "/tutors/t7/metrics?max_age=1")[0] == 200)
 
