@@ -21,12 +21,17 @@ from tests.flow.driver import Deployment, eventually
 from tests.flow.moving import Moving
 from tests.flow.processes import Worker
 from tests.flow.stories import Deploy
+from tests.flow.streams import NeverReads, Stream, listening, resident_bytes
 from tests.flow.users import KEY, STAFF, STRANGER, TUTOR, token
 from tests.oracle import DAY_US, instant_us
 from tests.samples import feedback_payload, session_payload, tutor_payload
+from tutormax_streams.web.push import LONGEST_WRITE_SECONDS
 
 TUTORS = 12
 MOVING = 6
+MANY = 300  # tutors whose changes fill what the kernel keeps for who does not read: some megabytes
+SLOW = 5  # clients of each kind
+MOST_GROWTH = 64 * 2**20
 
 
 def ask(worker: Worker, path: str, user_id: int | None = STAFF, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -378,6 +383,41 @@ async def test_what_falls_below_its_threshold_is_told_once(looked_up: Deployment
     assert {alert["id"] for alert in seen["alert"] if alert["tutor_id"] == "t9"} <= {alert["id"] for alert in raised}
 
 
+async def heard(deployment: Deployment, tutor_id: str, *streams: Stream) -> None:
+    """Events of a tutor until each of these is told of one: a feed begins when its first listener comes."""
+    before = [len(stream.metrics(tutor_id)) for stream in streams]
+
+    async def all_heard() -> bool:
+        now_us = time.time_ns() // 1000
+        await deployment.tell(("sessions", session_payload(f"heard-{now_us}", tutor_id, now_us - DAY_US, now_us)))
+        await asyncio.sleep(1)
+        return all(len(stream.metrics(tutor_id)) > was for stream, was in zip(streams, before, strict=True))
+
+    await eventually(all_heard)
+
+
+async def test_who_comes_back_hears_exactly_what_was_missed_or_is_told_to_load_anew(looked_up: Deployment):
+    first, second, third = looked_up.workers
+    async with listening(first) as here, listening(second) as there:
+        await heard(looked_up, "t2", here, there)
+        async with listening(first) as leaving:
+            await heard(looked_up, "t2", leaving)
+        left_at = leaving.last_id
+        await heard(looked_up, "t4", here, there)
+        await heard(looked_up, "t5", here, there)
+        assert here.since(left_at)
+        async with listening(first, left_at) as again, listening(second, left_at) as elsewhere:
+            await heard(looked_up, "t6", here, there, again, elsewhere)
+            missed = here.since(left_at)
+            await eventually(lambda: len(again.events) >= len(missed))
+            assert again.events[: len(missed)] == missed, "exactly what was missed, in order"
+            await eventually(lambda: all(event.data in [other.data for other in elsewhere.events] for event in missed))
+            assert "reset" not in {event.kind for event in (*again.events, *elsewhere.events)}
+        async with listening(third, left_at) as cold:
+            await eventually(lambda: cold.events)
+            assert cold.events[0].kind == "reset", "where nobody listened, nobody knows what was missed"
+
+
 async def load(deployment: Deployment, moving: Moving) -> None:
     """Some 200 events a second of tutors that nobody asks for, and some of `moving`."""
     for number in range(1_000_000):
@@ -459,3 +499,44 @@ async def test_changes_are_pushed_and_a_client_may_hang_on_while_the_worker_stop
     assert await worker.stop() == 0
     assert time.monotonic() - began < 20
     await listening
+
+
+async def change(deployment: Deployment, tutor_ids: list[str]) -> None:
+    """A figure of each of these tutors, every second."""
+    while True:
+        now_us = time.time_ns() // 1000
+        await deployment.tell(
+            *(("sessions", session_payload(f"{id_}-moves", id_, now_us - DAY_US, now_us)) for id_ in tutor_ids)
+        )
+        await asyncio.sleep(1)
+
+
+async def test_who_never_reads_is_dropped_and_nobody_waits_for_it(looked_up: Deployment):
+    worker = next(worker for worker in looked_up.workers if worker.running)
+    now_us = time.time_ns() // 1000
+    await looked_up.tell(*(("tutors", tutor_payload(f"many{n}", now_us, name="語" * 200)) for n in range(MANY)))
+    slow: list[NeverReads] = []
+    async with listening(worker) as prompt:
+        await heard(looked_up, "t2", prompt)
+        before = resident_bytes(worker)
+        paths = ["/events", "/ws/dashboard"] * SLOW
+        slow += [NeverReads(worker.port, path, token(STAFF)) for path in paths]
+        await eventually(lambda: all(client.is_held() for client in slow))
+        loading = asyncio.create_task(change(looked_up, [f"many{n}" for n in range(MANY)]))
+        delays: list[float] = []
+
+        async def are_dropped() -> bool:
+            """After one more event, whose way to a client that does read is timed."""
+            number, now_us = len(prompt.metrics("t3")), time.time_ns() // 1000
+            await looked_up.tell(("sessions", session_payload(f"p-{now_us}", "t3", now_us - DAY_US, now_us)))
+            await eventually(lambda: len(prompt.metrics("t3")) > number)
+            delays.append(time.time() - now_us / 1e6)
+            return not any(client.is_held() for client in slow)
+
+        await eventually(are_dropped, seconds=120)
+        assert not loading.done()
+        loading.cancel()
+        assert max(delays) < LONGEST_WRITE_SECONDS, "one wait for one of them would take as long"
+        assert resident_bytes(worker) - before < MOST_GROWTH
+    for client in slow:
+        client.close()

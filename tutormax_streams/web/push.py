@@ -48,10 +48,13 @@ class Push:
         if request.method == hdrs.METH_HEAD:
             return response  # what is written is dropped, so nobody would notice that the client has gone
         async with self._feed.listen(request.headers.get("Last-Event-ID")) as listener:
-            with contextlib.suppress(ConnectionError, TimeoutError):
+            try:
                 await asyncio.wait_for(response.write(b"retry: 2000\n\n"), LONGEST_WRITE_SECONDS)
                 async for message in _messages(listener):
                     await asyncio.wait_for(response.write(_sse(message)), LONGEST_WRITE_SECONDS)
+                await asyncio.wait_for(response.write_eof(), LONGEST_WRITE_SECONDS)
+            except (ConnectionError, TimeoutError):
+                _hang_up(request)
         return response
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
@@ -61,7 +64,7 @@ class Push:
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MOST_CLIENT_BYTES)
         await socket.prepare(request)
         async with self._feed.listen() as listener:
-            telling = asyncio.create_task(self._tell(socket, listener))
+            telling = asyncio.create_task(self._tell(socket, listener, request))
             try:
                 await self._send(socket, "analytics_update", await self._known_totals())
                 async for received in socket:
@@ -71,10 +74,10 @@ class Push:
                 pass  # gone, or does not read
             finally:
                 telling.cancel()
-                await socket.close()
+                await _close(socket, request)
         return socket
 
-    async def _tell(self, socket: web.WebSocketResponse, listener: Listener) -> None:
+    async def _tell(self, socket: web.WebSocketResponse, listener: Listener, request: web.Request) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):
             async for message in _messages(listener):
                 if message is None:
@@ -83,7 +86,7 @@ class Push:
                     await self._send(socket, "analytics_update", await self._known_totals())
                 for text in self._texts(message):
                     await asyncio.wait_for(socket.send_str(text), LONGEST_WRITE_SECONDS)
-        await socket.close()  # too slow, or gone
+        await _close(socket, request)  # too slow, or gone
 
     def _known_origin(self, request: web.Request) -> None:
         """Browsers send cookies with sockets that other pages open, and ask nobody before."""
@@ -105,6 +108,21 @@ class Push:
 
     async def _send(self, socket: web.WebSocketResponse, kind: str, data: dict[str, Any]) -> None:
         await asyncio.wait_for(socket.send_str(self._text(kind, data)), LONGEST_WRITE_SECONDS)
+
+
+async def _close(socket: web.WebSocketResponse, request: web.Request) -> None:
+    closing = asyncio.ensure_future(socket.close())
+    await asyncio.wait(
+        {closing}, timeout=LONGEST_WRITE_SECONDS
+    )  # it may end as if cancelled: aiohttp's writes share one wait
+    closing.cancel()
+    _hang_up(request)
+
+
+def _hang_up(request: web.Request) -> None:
+    """A connection that is only closed stays for as long as its client does not read what was written before."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _platform_messages(message: Message) -> Iterator[tuple[str, dict[str, Any]]]:
