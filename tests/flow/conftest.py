@@ -66,6 +66,7 @@ def living(
         settings={
             "TUTORMAX_BREAKER_WINDOW": str(BREAKER_WINDOW),
             "TUTORMAX_BREAKER_COOLDOWN_SECONDS": str(BREAKER_COOLDOWN_SECONDS),
+            "TUTORMAX_ALERT_SETTLE_SECONDS": "6",
         },
     )
     worker = deployment.worker()
