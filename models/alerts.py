@@ -51,16 +51,6 @@ BOUNDS: Final = (
 )
 
 
-class Announced(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What has been said of a tutor. `levels` by figure, `poor` holds sessions' ids, `pattern` is 0, 1 or 2 (escalated)."""
-
-    tier: str | None = None
-    levels: dict[str, Severity] = {}
-    poor: tuple[str, ...] = ()
-    pattern: int = 0
-    sequence: int = 0
-
-
 class _Alert(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
     kind: ClassVar[str]
     id: str
@@ -120,6 +110,18 @@ class ReschedulePattern(_Alert, tag="reschedule.pattern", frozen=True, kw_only=T
     escalated: bool
 
 
+class Announced(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What has been said of a tutor. `levels` by figure, `poor` holds sessions' ids, `pattern` is 0, 1 or 2 (escalated).
+    `standing` are the alerts that made the levels, without a name."""
+
+    tier: str | None = None
+    levels: dict[str, Severity] = {}
+    poor: tuple[str, ...] = ()
+    pattern: int = 0
+    sequence: int = 0
+    standing: tuple[AlertRaised, ...] = ()
+
+
 Alert: TypeAlias = TierChanged | AlertRaised | AlertCleared | FirstSessionPoor | ReschedulePattern
 KINDS: Final[tuple[type[_Alert], ...]] = (TierChanged, AlertRaised, AlertCleared, FirstSessionPoor, ReschedulePattern)
 
@@ -167,7 +169,14 @@ def changes(
                 **content,
             )
         )
-    return msgspec.structs.replace(now, sequence=said.sequence + len(alerts)), alerts
+    standing = {alert.figure: alert for alert in said.standing}
+    for alert in alerts:
+        if isinstance(alert, AlertRaised):
+            standing[alert.figure] = msgspec.structs.replace(alert, tutor_name=None)
+        elif isinstance(alert, AlertCleared):
+            standing.pop(alert.figure, None)
+    now = msgspec.structs.replace(now, sequence=said.sequence + len(alerts), standing=tuple(standing.values()))
+    return now, alerts
 
 
 def _differences(

@@ -277,7 +277,14 @@ def test_what_is_wrong_with_a_request_is_said(looked_up: Deployment, path: str, 
 def test_a_tutor_reads_itself_staff_everyone_and_strangers_nothing(looked_up: Deployment):
     for worker in looked_up.workers:
         assert ask(worker, "/tutors/t3/metrics", TUTOR)[0] == 200
-        for path in ("/tutors/t4/metrics", "/tutors/nobody/metrics", "/tutors", "/dashboard/analytics", "/events"):
+        for path in (
+            "/tutors/t4/metrics",
+            "/tutors/nobody/metrics",
+            "/tutors",
+            "/dashboard/analytics",
+            "/dashboard/alerts",
+            "/events",
+        ):
             assert ask(worker, path, TUTOR)[0] == 403, path
         assert ask(worker, "/tutors/metrics?ids=t3,t4", TUTOR)[0] == 403
         for path in ("/tutors/t3/metrics", "/tutors", "/whoami", "/ws/dashboard", "/api/tutors/t3/trends"):
@@ -381,6 +388,10 @@ async def test_what_falls_below_its_threshold_is_told_once(looked_up: Deployment
     assert ratings[-1]["severity"] == "critical"
     assert [alert["sequence"] for alert in raised] == list(range(1, len(raised) + 1)), "each once, in order"
     assert {alert["id"] for alert in seen["alert"] if alert["tutor_id"] == "t9"} <= {alert["id"] for alert in raised}
+    status, body = ask(looked_up.workers[2], "/dashboard/alerts")
+    severities = [alert["severity"] for alert in body["alerts"]]
+    assert (status, body["total"], severities) == (200, len(severities), sorted(severities)), "the worst first"
+    assert ratings[-1]["id"] in {alert["id"] for alert in body["alerts"]}
 
 
 async def heard(deployment: Deployment, tutor_id: str, *streams: Stream) -> None:

@@ -130,7 +130,7 @@ async def test_without_a_key_that_is_secret_lookups_do_not_open(ground: Ground, 
     worker.start()
     try:
         await worker.until_ready()
-        for path in ("/tutors/t1/metrics", "/tutors", "/dashboard/analytics", "/events"):
+        for path in ("/tutors/t1/metrics", "/tutors", "/dashboard/analytics", "/dashboard/alerts", "/events"):
             status, body = await asyncio.to_thread(ask, worker, path)
             assert (status, "SECRET_KEY" in body["error"]) == (503, True), body
     finally:

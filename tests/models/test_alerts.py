@@ -148,6 +148,7 @@ def test_who_folds_what_was_told_knows_what_stands(history: list[dict[str, Any]]
     announced: Announced | None = None
     tier: str | None = None
     standing: dict[str, str] = {}
+    raised: dict[str, AlertRaised] = {}
     sequence = 0
     for content in history:
         record = update(**content)
@@ -162,11 +163,14 @@ def test_who_folds_what_was_told_knows_what_stands(history: list[dict[str, Any]]
             elif isinstance(alert, AlertRaised):
                 assert standing.get(alert.figure) == alert.old_severity != alert.severity
                 standing[alert.figure] = alert.severity
+                raised[alert.figure] = msgspec.structs.replace(alert, tutor_name=None)
             elif isinstance(alert, AlertCleared):
                 assert standing.pop(alert.figure) == alert.old_severity
+                del raised[alert.figure]
         tier = tier or content["tier"]
         assert tier == content["tier"]
         assert sorted(standing.values()) == sorted(announced.levels.values())
+        assert {alert.figure: alert for alert in announced.standing} == raised
         assert changes(announced, record, slack) == (announced, []), "the same again is no change"
 
 

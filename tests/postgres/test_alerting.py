@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,8 +14,10 @@ from models.metrics import MetricsUpdated, encode
 from tests.agents.fakes import BrokerAway, Record, batch
 from tests.agents.rigs import FlushRig
 from tests.postgres.builders import DAY, T, metrics, rows, tutor
+from tutormax_streams.postgres.database import Database
 from tutormax_streams.postgres.metric_rows import MetricsWriter
 from tutormax_streams.postgres.records import RecordWriter
+from tutormax_streams.postgres.stored_figures import StoredFigures
 
 GOOD: dict[str, Any] = {"scheduled": 10, "on_time": 10, "engagement": [95.0], "ratings": 4, "rating_sum": 20}
 BAD = GOOD | {"rating_sum": 16}  # 4.0 stars: a warning, and the same tier
@@ -25,7 +28,7 @@ def update(position: int, inputs: dict[str, Any] = GOOD, **changes: Any) -> Metr
     return msgspec.structs.replace(metrics("t1", position=position, **inputs), **changes)
 
 
-def names(alerts: list[Alert]) -> list[str]:
+def names(alerts: Sequence[Alert]) -> list[str]:
     return [alert.id for alert in alerts]
 
 
@@ -52,6 +55,26 @@ async def test_a_change_is_born_with_its_rows_and_once(writer: MetricsWriter, po
     await writer.told_alerts(result.alerts)
     assert waiting(postgres) == []
     assert names((await writer.write([(0, update(4))])).alerts) == ["t1/alert.cleared/2"]
+
+
+async def test_what_stands_is_what_was_raised_and_not_cleared(writer: MetricsWriter, database: Database, postgres: str):
+    async def standing() -> Sequence[Alert]:
+        return await StoredFigures(database).standing_alerts()
+
+    assert await standing() == []
+    (raised,) = (await writer.write([(0, update(2, BAD))])).alerts
+    rows(postgres, "UPDATE tutors SET name = 'Augusta'")
+    assert await standing() == [msgspec.structs.replace(raised, tutor_name="Augusta")], "under the present name"
+    await writer.write([(0, update(3, BAD))])
+    assert names(await standing()) == [RAISED], "as it was raised"
+    rows(postgres, "DELETE FROM tutors")
+    assert await standing() == [], "who left has none"
+
+
+async def test_an_alert_that_was_cleared_stands_no_more(writer: MetricsWriter, database: Database):
+    await writer.write([(0, update(2, BAD))])
+    await writer.write([(0, update(3))])
+    assert await StoredFigures(database).standing_alerts() == []
 
 
 async def test_what_flows_in_and_what_is_old_waits_and_only_what_is_left_of_it_is_told(

@@ -16,7 +16,7 @@ import msgspec
 
 from agents.ports import Clock
 from models import alerts
-from models.alerts import Alert, Announced
+from models.alerts import Alert, AlertRaised, Announced
 from models.metrics import MetricsUpdated
 from tutormax_streams.postgres.arrays import integers, octets, texts
 from tutormax_streams.postgres.database import Connection
@@ -29,6 +29,12 @@ ON CONFLICT (tutor_id) DO UPDATE SET payload = excluded.payload
 _NOTE: Final = """
 INSERT INTO tutormax_streams.alert_outbox (tutor_id, sequence, payload)
 SELECT * FROM unnest(%s::text[], %s::int8[], %s::bytea[])
+"""
+# A tutor that left the platform's table has no alerts. The text is looked for so that few rows are decoded.
+_STANDING: Final = """
+SELECT t.name, said.payload FROM tutormax_streams.announced AS said JOIN tutors AS t
+    ON t.tutor_id COLLATE "C" = said.tutor_id
+WHERE position('"standing":' IN said.payload) > 0
 """
 _OVERDUE: Final = """
 SELECT payload FROM tutormax_streams.alert_outbox WHERE born_at < now() - make_interval(secs => %s)
@@ -74,6 +80,16 @@ async def _note(connection: Connection, updates: Sequence[MetricsUpdated], hyste
     if born:
         await connection.execute(_NOTE, [*_keys(born), octets(map(alerts.encode, born))])
     return born
+
+
+async def standing(connection: Connection) -> list[AlertRaised]:
+    """What was raised of any tutor and has not been cleared, under the tutors' present names."""
+    found = await connection.execute(_STANDING, binary=True)
+    return [
+        msgspec.structs.replace(alert, tutor_name=name)
+        for name, payload in await found.fetchall()
+        for alert in _decoder.decode(payload).standing
+    ]
 
 
 async def overdue(connection: Connection, seconds: float, limit: int) -> list[Alert]:

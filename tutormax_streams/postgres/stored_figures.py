@@ -12,7 +12,9 @@ from functools import partial
 from math import isfinite
 from typing import Any, Final, LiteralString
 
+from models.alerts import AlertRaised
 from models.rows import STATUS_VALUES, TIER_NAMES, TIER_VALUES, WINDOW_NAMES, WINDOW_VALUES
+from tutormax_streams.postgres import alerting
 from tutormax_streams.postgres.database import Connection, Database
 
 _COLUMNS: Final[tuple[LiteralString, ...]] = (
@@ -157,6 +159,10 @@ class StoredFigures:
     async def analytics(self) -> tuple[Any, ...]:
         """Tutors; tutors with a 30-day row; tiers; mean rating and engagement; sessions of 7 and 30 days; oldest row."""
         return await self._database.run(_analytics, seconds=SECONDS)
+
+    async def standing_alerts(self) -> list[AlertRaised]:
+        """In no order."""
+        return await self._database.run(alerting.standing, seconds=SECONDS)
 
 
 SECONDS: Final = 3.0  # who asks has little patience

@@ -113,7 +113,7 @@ def _operation(document: Document, path: str, method: str, operation: Document) 
             ]
             for p in parameters
         )
-        parts.append(_table("Parameters", ("name", "in", "type", "", "what it is"), rows))
+        parts.append(_table("Parameters", ("name", "in", "type", "presence", "what it is"), rows))
     answers = (
         [status, _text(found["description"]), _content(found), ", ".join(map(_code, found.get("headers", ())))]
         for status, found in operation["responses"].items()
@@ -176,7 +176,7 @@ def _schemas(document: Document, group: str) -> Iterator[str]:
                 ]
                 for field, of in properties.items()
             )
-            yield _table(f"Fields of {name}", ("field", "type", "", "what it is"), rows)
+            yield _table(f"Fields of {name}", ("field", "type", "presence", "what it is"), rows)
         elif "const" in schema or "enum" in schema:
             yield f"<p>{_type(schema, group)}</p>"
         yield "</article>"

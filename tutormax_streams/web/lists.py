@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from models.alerts import SEVERITIES
 from models.metrics import WINDOW_DAYS, utc_text
 from models.rows import TIER_NAMES
 from tutormax_streams.postgres.stored_figures import SORTS, Page, StoredFigures, StoredTutor
-from tutormax_streams.web import answers
+from tutormax_streams.web import alert_messages, answers
 from tutormax_streams.web.answers import Found
 from tutormax_streams.web.asking import bad, cursor, json_answer, read_cursor, whole_of, window_of
 from tutormax_streams.web.guard import only_allowed, staff_only
@@ -20,6 +21,7 @@ MOST_LIMIT: Final = 500
 USUAL_LIMIT: Final = 50
 USUAL_SESSIONS: Final = 20
 MOST_OFFSET: Final = 1_000_000
+MOST_ALERTS: Final = 50
 
 
 class Lists:
@@ -120,6 +122,22 @@ class Lists:
         """`GET /dashboard/analytics`: the platform's `analytics_update` payload."""
         staff_only(request)
         return json_answer(await self.totals())
+
+    async def alerts(self, request: web.Request) -> web.Response:
+        """`GET /dashboard/alerts`: those that stand, the worst first and of these the newest."""
+        staff_only(request)
+        standing = await self._stored.standing_alerts()
+        standing.sort(key=lambda alert: alert.as_of, reverse=True)
+        standing.sort(key=lambda alert: SEVERITIES.index(alert.severity))
+        return json_answer(
+            {
+                "success": True,
+                "alerts": [alert_messages.event(alert) for alert in standing[:MOST_ALERTS]],
+                "total": len(standing),
+                "timestamp": answers.naive(self._clock()),
+                "source": "database",
+            }
+        )
 
     async def totals(self) -> dict[str, Any]:
         """Counts over all tutors, from committed rows."""

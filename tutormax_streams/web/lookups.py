@@ -201,3 +201,4 @@ def attach(app: faust.App, lookups: Lookups, lists: Lists) -> None:
     serve("/tutors/{tutor_id}/trends", lookups.trends)
     serve("/tutors/{tutor_id}/sessions", lists.sessions)
     serve("/dashboard/analytics", lists.analytics)
+    serve("/dashboard/alerts", lists.alerts)

@@ -14,7 +14,7 @@ from models.rows import TIER_NAMES
 from tutormax_streams.postgres.stored_figures import SORTS
 from tutormax_streams.web import shapes, state_shapes
 from tutormax_streams.web.answers import USUAL_WINDOW, WINDOWS
-from tutormax_streams.web.lists import MOST_IDS, MOST_LIMIT, MOST_OFFSET, USUAL_LIMIT, USUAL_SESSIONS
+from tutormax_streams.web.lists import MOST_ALERTS, MOST_IDS, MOST_LIMIT, MOST_OFFSET, USUAL_LIMIT, USUAL_SESSIONS
 from tutormax_streams.web.lookups import MOST_AGE_SECONDS
 
 Who: TypeAlias = Literal["anyone", "signed in", "staff", "own"]
@@ -196,6 +196,15 @@ ROUTES: Final = (
         "Counts over all tutors, from committed rows.",
         "lookups",
         {200: Body("the counts", shapes.Analytics)},
+        who="staff",
+        has_twin=True,
+    ),
+    Route(
+        "/dashboard/alerts",
+        "standingAlerts",
+        f"Alerts that were raised and stand, the worst first and of these the newest; {MOST_ALERTS} at most.",
+        "lookups",
+        {200: Body("the alerts", shapes.Alerts)},
         who="staff",
         has_twin=True,
     ),

@@ -280,6 +280,30 @@ class Analytics(Struct):
     oldest_as_of: Annotated[Utc | None, Meta(description="how old the oldest of these rows may be")]
 
 
+class AlertEvent(Struct):
+    """`event: alert`, and an alert that stands: what somebody should hear of, in words."""
+
+    id: str
+    kind: str
+    tutor_id: str
+    tutor_name: str | None
+    at: Utc
+    severity: Level
+    figure: Annotated[str | None, Meta(description="what was raised or cleared; null for other kinds")]
+    title: str
+    message: str
+
+
+class Alerts(Struct):
+    """Alerts that stand."""
+
+    success: Literal[True]
+    alerts: list[AlertEvent]
+    total: Annotated[Count, Meta(description="how many stand, those that are not listed here too")]
+    timestamp: Naive
+    source: Literal["database"]
+
+
 class WhoAmI(Struct):
     """Who is signed in. Staff read everything, a tutor reads only `tutor_id`."""
 
@@ -317,20 +341,6 @@ class TierEvent(Struct):
     window: Literal["30day"]
     old: Tier | None
     new: Tier | None
-
-
-class AlertEvent(Struct):
-    """`event: alert`: what somebody should hear of, in words."""
-
-    id: str
-    kind: str
-    tutor_id: str
-    tutor_name: str | None
-    at: Utc
-    severity: Level
-    figure: Annotated[str | None, Meta(description="what was raised or cleared; null for other kinds")]
-    title: str
-    message: str
 
 
 class Reset(Struct):

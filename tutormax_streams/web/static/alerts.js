@@ -1,9 +1,10 @@
-// Alerts as they happen, newest first. What is well again is struck out.
+// Alerts as they happen, newest first, above those that stood when the page was opened. What is well again is struck out.
 import { announce, byId, make, setText } from "./dom.js";
-import { clock, instant } from "./words.js";
+import { clock, day, instant } from "./words.js";
 
 const MOST_SHOWN = 50;
 const SEVERITIES = { critical: ["!", "Critical"], warning: ["▼", "Warning"], info: ["●", "Info"] };
+const DAY_MS = 86_400_000;
 const CLEARED = ["✓", "Cleared"];
 
 export function alerts() {
@@ -12,11 +13,14 @@ export function alerts() {
   let shown = []; // newest first: { event, element }
   let fresh = [];
   let count = 0;
+  let stood = "";
+  let asked = new Set(); // ids of what was shown when the server was last asked what stands
   let frame = null;
   hint();
 
   function hint() {
-    setText(byId("alerts-hint"), count ? `${count.toLocaleString("en")} since ${since}, as they happen` : "No alerts since this page was opened.");
+    const live = count ? `${count.toLocaleString("en")} since ${since}, as they happen` : "No alerts since this page was opened.";
+    setText(byId("alerts-hint"), stood + live);
   }
 
   function show() {
@@ -33,15 +37,32 @@ export function alerts() {
 
   /** The raised ones that this clears. */
   function strike({ tutor_id: id, figure }) {
-    for (const one of shown) {
-      const { kind, tutor_id: whose, figure: about } = one.event;
-      if (kind !== "alert.raised" || whose !== id || about !== figure || one.isOver) continue;
-      one.isOver = true;
-      one.element.replaceWith((one.element = line(one.event, true)));
-    }
+    for (const one of shown) if (one.event.tutor_id === id && one.event.figure === figure) end(one);
+  }
+
+  function end(one) {
+    if (one.event.kind !== "alert.raised" || one.isOver) return;
+    one.isOver = true;
+    one.element.replaceWith((one.element = line(one.event, true)));
   }
 
   return {
+    /** The server is being asked what stands. */
+    ask() {
+      asked = new Set(shown.map(({ event }) => event.id));
+    },
+    /** What stands, the worst first. What was shown before it was asked for and is not among it ended unheard. */
+    stand({ alerts: standing, total, timestamp }) {
+      const ids = new Set(standing.map(({ id }) => id));
+      if (ids.size === total) for (const one of shown) if (asked.has(one.event.id) && !ids.has(one.event.id)) end(one);
+      const known = new Set([...shown.map(({ event }) => event.id), ...fresh.map(({ id }) => id)]);
+      for (const event of standing.filter(({ id }) => !known.has(id)).slice(0, MOST_SHOWN - shown.length)) {
+        shown.push({ event, element: line(event) });
+        list.append(shown.at(-1).element);
+      }
+      stood = total ? `${total.toLocaleString("en")} stood at ${clock(instant(timestamp))}. ` : "";
+      hint();
+    },
     add(event) {
       if (shown.some((one) => one.event.id === event.id) || fresh.some(({ id }) => id === event.id)) return; // told twice
       count += 1;
@@ -70,7 +91,7 @@ function line(event, isOver = false) {
       " ",
       make("span", { class: "name" }, event.tutor_name || event.tutor_id),
       " ",
-      make("time", { datetime: at.toISOString() }, clock(at)),
+      make("time", { datetime: at.toISOString() }, Date.now() - at > DAY_MS ? `${day(at)}, ${clock(at)}` : clock(at)),
       " ",
       make("span", { class: "said" }, title, isOver ? " (well again). " : ". ", make("span", { class: "message" }, event.message)),
     ),

@@ -88,6 +88,7 @@ function decoded(text) {
 let top = null;
 let feed = null;
 let warnings = null;
+let standing = null;
 
 function startOverview(query) {
   top ??= overview((tier) => table.setTier(tier));
@@ -114,6 +115,15 @@ function startOverview(query) {
     fail: () => top.flow(null), // the figures of tutors do not depend on it
   });
   stops.push(pulse.stop);
+  standing = keepAsking({
+    ask(signal) {
+      warnings.ask();
+      return get("/dashboard/alerts", {}, signal);
+    },
+    show: (answer) => warnings.stand(answer),
+    fail: () => {}, // the banner says so already
+  });
+  stops.push(standing.stop);
 }
 
 function startLive() {
@@ -133,6 +143,7 @@ function startLive() {
     },
     alert: (event) => warnings?.add(event),
     reset() {
+      standing?.now();
       table?.reload();
       page?.reload();
     },
@@ -145,7 +156,7 @@ function stopAll() {
   for (const stop of stops) stop();
   page?.stop();
   stops = [];
-  table = page = user = oldest = null;
+  table = page = user = oldest = standing = null;
   aged();
   banner();
 }

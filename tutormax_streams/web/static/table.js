@@ -12,6 +12,7 @@ const MOST_AT_ONCE = 500;
 const AGES_EVERY_MS = 5_000;
 const AGES_IN_STEPS = 20;
 const SORT_AGAIN_MS = 30_000;
+const EMPTY_AGAIN_MS = 5_000; // the first tutors are told before they are stored
 const AHEAD = "0px 0px 600px 0px"; // the next page is asked for before its place is reached
 const USUAL = { sort: "tutor_name", window: "30day", tier: null, search: "" };
 
@@ -29,6 +30,7 @@ export function tutorTable(query, onTier) {
   let asking = null;
   let stale = 0;
   let frame = null;
+  let firstOnes = null;
 
   const heads = headCells(sortBy);
   const caption = make("caption", {});
@@ -77,11 +79,12 @@ export function tutorTable(query, onTier) {
     load(true);
   }
 
-  function load(first) {
+  function load(first, quietly = false) {
+    clearTimeout(firstOnes);
     asking?.stop();
     end.disconnect();
     more.disabled = true;
-    if (!tutors.size) {
+    if (!tutors.size && !quietly) {
       status.replaceChildren(loading("Loading tutors …"));
       grid.hidden = true;
     }
@@ -121,7 +124,10 @@ export function tutorTable(query, onTier) {
     const filtered = wanted.tier || wanted.search;
     status.replaceChildren();
     if (!tutors.size && filtered) status.replaceChildren(empty("No tutor matches", "Change the search or the tier."));
-    else if (!tutors.size) status.replaceChildren(empty("No tutors yet", "They appear here once the first figures are stored."));
+    else if (!tutors.size) {
+      status.replaceChildren(empty("No tutors yet", "They appear here once the first figures are stored."));
+      firstOnes = setTimeout(() => load(true, true), EMPTY_AGAIN_MS);
+    }
     if (!first || filtered) announce(`${shown}.`);
   }
 
@@ -176,11 +182,15 @@ export function tutorTable(query, onTier) {
       changed();
     },
     update(event) {
-      if (!tutors.has(event.tutor_id)) return;
+      if (!tutors.has(event.tutor_id)) {
+        if (cursor === null && tutors.size && !wanted.tier && !wanted.search) outdated(stale + 1); // a newcomer
+        return;
+      }
       events.set(event.tutor_id, event);
       frame ??= requestAnimationFrame(showEvents);
     },
     stop() {
+      clearTimeout(firstOnes);
       asking?.stop();
       controls.stop();
       rows.stop();
