@@ -42,9 +42,9 @@ def address_of(deployment: Deployment) -> str:
     return f"http://127.0.0.1:{deployment.workers[0].port}"
 
 
-async def session(deployment: Deployment, name: str) -> None:
+async def session(deployment: Deployment, name: str, tutor_id: str = "t1") -> None:
     now_us = time.time_ns() // 1000
-    await deployment.tell(("sessions", session_payload(name, "t1", now_us - DAY_US, now_us)))
+    await deployment.tell(("sessions", session_payload(name, tutor_id, now_us - DAY_US, now_us)))
 
 
 async def test_a_platform_without_tutors_says_so_until_the_first_one_comes(browser: Browser, bare: Deployment):
@@ -63,6 +63,15 @@ async def test_a_platform_without_tutors_says_so_until_the_first_one_comes(brows
         await session(bare, "s1")
         await expect(here.row("t1")).to_be_visible(timeout=SOON_MS)
         await expect(here.page.get_by_text("No tutors yet")).to_be_hidden()
+        await bare.tell(("tutors", tutor_payload("t2", now_us - DAY_US)))
+
+        async def newcomer_is_shown() -> bool:
+            """Who presses the button finds it; a page that nobody works in presses it itself, now and then."""
+            await session(bare, "s3", "t2")
+            await here.page.evaluate("document.querySelector('.again:not([hidden])')?.click()")
+            return bool(await here.row("t2").is_visible())
+
+        await eventually(newcomer_is_shown, every=1)
 
 
 async def test_alerts_that_stand_are_shown_to_who_comes_later_and_no_more_once_they_are_cleared(
