@@ -8,6 +8,8 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.batches.fakes import FakeSender, Numbers, Record, assign, decode, numbers_table
-from tutormax_streams.batches.recovery import ChangelogMadeAnew, check_mark, merge_records
-from tutormax_streams.batches.shelves import MemoryShelf
+from tutormax_streams.batches.recovery import (
+    ChangelogMadeAnew,
+    apply_changelog,
+    check_mark,
+    merge_records,
+    settle,
+)
+from tutormax_streams.batches.shelves import MemoryShelf, RocksShelf, SharedMemory
 from tutormax_streams.batches.table import EPOCH_KEY, MOST_WRITERS, WRITER_BYTES, writers_of
 
 KEYS = (b"k", b"l")
@@ -122,6 +130,45 @@ def test_the_names_of_writers_are_bounded():
     (held,) = table.held.shelf(0).get_many([b"k"])
     assert held is not None
     assert writers_of(held) == [b"w%05d" % number for number in range(5, MOST_WRITERS + 5)]
+
+
+async def test_memory_is_granted_for_a_recovery_and_given_back(tmp_path: Path):
+    mib = 1 << 20
+    memory = SharedMemory(mib, mib, recovery_bytes=8 * mib)
+    table = numbers_table()
+    table.memory = memory
+    assign(table, shelf=RocksShelf(tmp_path / "a.db", memory))
+    tp = TP(table.changelog_name, 0)
+    recovery = SimpleNamespace(
+        in_recovery=True, active_tps={tp}, active_offsets={tp: None}, tp_to_table={tp: table}, need_recovery=bool
+    )
+    recovery.signal_recovery_end = asyncio.Event()
+    app: Any = SimpleNamespace(tables=SimpleNamespace(recovery=recovery))
+    for start in range(0, 30_000, 2_000):
+        await apply_changelog(app, tp, [Record(n, b"%050dwriter" % n, b"1") for n in range(start, start + 2_000)])
+    assert memory.write_buffers.get_usage() > 2 * mib, "nothing was flushed"
+    settle(table)
+    assert memory.write_buffers.get_buffer_size() == mib
+    async with asyncio.timeout(20):
+        while memory.is_overdrawn or memory.cache.get_usage() > mib:  # noqa: ASYNC110 - RocksDB does not tell
+            await asyncio.sleep(0.02)
+    assert len(list(table.scan(0, b""))) == 30_000
+    table.held.shelf(0).close()
+    again = RocksShelf(tmp_path / "a.db", memory)
+    assert again.offset == 29_999
+    assert again._db.property_value("rocksdb.block-cache-capacity") == str(mib)
+    again.close()
+
+
+def test_what_fits_is_not_flushed_after_a_recovery(tmp_path: Path):
+    table = numbers_table()
+    table.memory = SharedMemory()
+    shelf = RocksShelf(tmp_path / "a.db", table.memory)
+    assign(table, shelf=shelf)
+    merge_records(table, 0, [Record(0, b"kwriter", b"1")])
+    settle(table)
+    assert shelf._db.property_value("rocksdb.num-entries-active-mem-table") != "0"
+    shelf.close()
 
 
 # -- every history ----------------------------------------------------------------------------------------------------

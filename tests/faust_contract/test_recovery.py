@@ -43,8 +43,18 @@ class Counting:
             self.app, "numbers", PARTITIONS, encode=encode, decode=decode, merge=union, directory=None,
             memory=shared_memory(),
         )  # fmt: skip
+        self.granted: list[bool] = []  # whether more memory, whenever the table's was told
+        self.table.memory = self  # type: ignore[assignment]
         self.begun_with: dict[int, int] = {}  # partition -> numbers held when its first batch came
         drive(self.app, self.topic, self.step, "step")
+
+    is_overdrawn = False
+
+    def widen(self) -> None:
+        self.granted.append(True)
+
+    def narrow(self) -> None:
+        self.granted.append(False)
 
     async def step(self, batch: RecordBatch) -> list[asyncio.Future[Any]]:
         self.begun_with.setdefault(batch.partition, len(self.held(batch.partition)))
@@ -99,6 +109,8 @@ async def test_a_table_comes_back_in_bulk_before_anything_is_delivered(kafka: st
         assert time.monotonic() - started < 15, "Faust's own path takes some 10,000 records a second"
         assert all(second.begun_with[p] >= 15_000 for p in range(PARTITIONS))
         assert recovery_remaining(second.app) == 0
+        assert True in second.granted
+        assert not second.granted[-1], "memory is taken back at the end"
         for partition, held in second.all_held().items():
             assert held >= expected[partition] | {1_000 + partition}
 

@@ -26,7 +26,11 @@ MOST_TOLD = 20  # places in one line of the log
 
 
 class ImpatientRecovery(Recovery):
-    """Stock recovery takes a deadline of its own for the order to stop, and then stands still for ever."""
+    """Stock recovery takes a deadline of its own for the order to stop, and then stands still for ever.
+
+    This one also takes back the memory that `apply_changelog` was granted. One that another overtakes leaves that to
+    its successor.
+    """
 
     async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ASYNC109 - Faust's
         try:
@@ -39,6 +43,7 @@ class ImpatientRecovery(Recovery):
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
         """Raises `ChangelogMadeAnew` before any event is delivered."""
         for table in self.tables.values():
+            settle(table)
             check_mark(table)
         await super().on_recovery_completed(generation_id)
 
@@ -66,6 +71,7 @@ async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
     table: MergedTable[Any] = recovery.tp_to_table[tp]
     seen = recovery.active_offsets.get(tp)
     fresh = [r for r in records if seen is None or r.offset > seen]
+    table.memory.widen()
     for at in range(0, len(fresh), STEP):
         if tp not in recovery.active_tps or tp.partition not in table.held.shelves:
             return  # it was taken away, or the worker stops
@@ -81,6 +87,14 @@ async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
         # nobody wait yet, Faust's own look every five seconds finds the end.
         recovery.signal_recovery_end.set()
         recovery.signal_recovery_end.clear()
+
+
+def settle(table: MergedTable[Any]) -> None:
+    """Recovery is over: go back to the memory that is needed from day to day."""
+    table.memory.narrow()
+    if table.memory.is_overdrawn:
+        for shelf in table.held.shelves.values():
+            shelf.flush()
 
 
 def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Record]) -> None:

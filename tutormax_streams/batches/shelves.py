@@ -42,6 +42,9 @@ class Shelf(Protocol):
     def scan(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Pairs in key order from `start` on. Consume it before the next write."""
 
+    def flush(self) -> None:
+        """Let go of the memory that writes took, soon."""
+
     def close(self) -> None: ...
 
 
@@ -74,18 +77,46 @@ class MemoryShelf:
         for key in data.irange(start):
             yield key, data[key]
 
+    def flush(self) -> None: ...
+
     def close(self) -> None:
         self._data.clear()
 
 
 class SharedMemory:
-    """One block cache and one write-buffer budget for all shelves of a process."""
+    """One block cache and one write-buffer budget for all shelves of a process.
 
-    def __init__(self, cache_bytes: int = 4 << 20, write_buffer_bytes: int = 4 << 20) -> None:
+    Both are larger while tables are recovered. RocksDB flushes whichever shelf is written when the budget of all is
+    used up: with the small one after almost every write, and merging so many small files cost a third of a recovery.
+    """
+
+    def __init__(
+        self, cache_bytes: int = 4 << 20, write_buffer_bytes: int = 4 << 20, recovery_bytes: int = 32 << 20
+    ) -> None:
+        self._cache_bytes, self._write_buffer_bytes, self._recovery_bytes = (
+            cache_bytes, write_buffer_bytes, recovery_bytes,
+        )  # fmt: skip
         self.cache = rocksdict.Cache(cache_bytes)
         self.write_buffers = rocksdict.WriteBufferManager.new_write_buffer_manager_with_cache(
             write_buffer_bytes, False, self.cache
         )
+
+    def widen(self) -> None:
+        """Spend the memory that a recovery is worth."""
+        self._grant(self._recovery_bytes)
+
+    def narrow(self) -> None:
+        """Spend no more than the rest of the time needs. What shelves hold beyond that stays until they are flushed."""
+        self._grant(0)
+
+    def _grant(self, more: int) -> None:
+        self.cache.set_capacity(self._cache_bytes + more)  # write buffers count as a part of it
+        self.write_buffers.set_buffer_size(self._write_buffer_bytes + more)
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Whether shelves hold more in write buffers than they may."""
+        return self.write_buffers.get_usage() > self.write_buffers.get_buffer_size()
 
     def options(self) -> rocksdict.Options:
         table = rocksdict.BlockBasedOptions()
@@ -237,6 +268,9 @@ class RocksShelf:
         except Exception as exc:
             self._note_damage(exc)
             raise
+
+    def flush(self) -> None:
+        self._db.flush(wait=False)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

@@ -134,6 +134,7 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
     merge_values: Callable[[V, V], V]
     is_sound: Callable[[bytes, V], bool]
     new_shelf: Callable[[int], Shelf]
+    memory: SharedMemory
     confirmed: Sender
     is_marked: bool
     on_foreign: Callable[[int], None]
@@ -160,8 +161,7 @@ class MergedTable(faust.Table, Generic[V]):  # type: ignore[type-arg]
         table = cls(app, name=name, key_type=bytes, value_type=bytes, partitions=partitions)
         table.encode, table.decode, table.merge_values = encode, decode, merge
         table.is_sound, table.on_foreign = is_sound, lambda records: None
-        table.is_marked = is_marked
-        table.confirmed = Sender(app)
+        table.confirmed, table.memory, table.is_marked = Sender(app), memory, is_marked
         if directory is None:
             table.new_shelf = lambda partition: MemoryShelf()
         else:
