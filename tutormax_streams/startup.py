@@ -27,6 +27,7 @@ __all__ = ["CONFIGURATION", "KAFKA", "POSTGRES", "STATE", "Refused", "check_mach
 logger = logging.getLogger(__name__)
 
 HISTORY_TABLES = ("tutors", "sessions", "student_feedback", "tutor_events")
+SURELY_FLUSHED = 100  # records of metrics: so many are never all refused, or a stranger's
 REBUILD = "stop all workers, run `tutormax-streams rebuild`, and start them again"
 
 
@@ -169,11 +170,14 @@ async def _check_kafka_state(settings: Settings, epoch: Epoch) -> None:
 
 async def _check_database(settings: Settings, epoch: Epoch) -> None:
     """Schema and fences, where PostgreSQL can be reached: its absence must not keep intake and lookups from working."""
+    # Before PostgreSQL is asked: rows are committed before their offsets.
+    flushed = await _flushed(settings)
     try:
         async with Database(settings.conninfo, size=1) as database:
             problems = await database.run(schema.check)
             last_epoch = await database.run(_last_epoch) if not problems else 0
             furthest = await database.run(_furthest(epoch.number)) if not problems else []
+            is_untouched = not problems and await database.run(_is_untouched)
     except SinkUnavailable as exc:
         if settings.roles == ("sink",):
             logger.warning("PostgreSQL cannot be reached yet, the sink waits for it: %s", exc)
@@ -182,6 +186,13 @@ async def _check_database(settings: Settings, epoch: Epoch) -> None:
         return
     if problems:
         raise Refused(f"PostgreSQL is not ready. {' '.join(problems)}", POSTGRES)
+    if is_untouched and flushed >= SURELY_FLUSHED:
+        raise Refused(
+            f"{flushed:,} records of metrics were written to PostgreSQL, and this database has seen none of them: it is "
+            "another one. Set TUTORMAX_DATABASE_URL or POSTGRES_* to the one that was used, or restore that from its "
+            "backup",
+            POSTGRES,
+        )
     if last_epoch > epoch.number:
         raise Refused(
             f"PostgreSQL holds rows of epoch {last_epoch}, Kafka's is {epoch.number}: Kafka was restored from before "
@@ -199,6 +210,22 @@ async def _check_database(settings: Settings, epoch: Epoch) -> None:
                     f"{place[1] if place else 0}: the topic was made anew. To begin again, {REBUILD}",
                     STATE,
                 )
+
+
+async def _flushed(settings: Settings) -> int:
+    """Records of metrics that sinks have done with."""
+    committed = await kafka.committed_offsets(settings, settings.sink_group)
+    return sum(offset for tp, offset in committed.items() if tp.topic == Topics.of(settings).metrics)
+
+
+async def _is_untouched(connection: Connection) -> bool:
+    """Whether no metrics were ever flushed to this database, not even to wait for their tutor."""
+    cursor = await connection.execute(
+        "SELECT NOT EXISTS (SELECT FROM tutormax_streams.metric_fences)"
+        " AND NOT EXISTS (SELECT FROM tutormax_streams.parked_metrics)"
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 def _furthest(epoch: int) -> Callable[[Connection], Awaitable[list[tuple[int, int]]]]:

@@ -22,7 +22,7 @@ from tests.flow.test_refusals import assert_one_sentence
 from tutormax_streams import epoch as epochs
 from tutormax_streams import kafka, startup, topics
 from tutormax_streams.rebuild import Progress, rebuild
-from tutormax_streams.refused import KAFKA, STATE, Refused
+from tutormax_streams.refused import KAFKA, POSTGRES, STATE, Refused
 
 EVENTS = 1_200
 PAGE_ROWS = 100  # so that a rebuild has something to be interrupted in
@@ -169,7 +169,19 @@ async def rows_of_a_later_epoch_than_kafkas(deploy: Deploy) -> None:
     assert progress.epoch == 8
 
 
+async def another_database(deploy: Deploy) -> None:
+    """The rows are in the first one. A rebuild would load the state from the empty one: it is no way out."""
+    deployment = await with_history(deploy, 17)
+    assert await startup.prepare(deployment.settings)
+    empty = deploy().settings.database_url
+    with pytest.raises(Refused, match="it is another one") as refused:
+        await startup.prepare(deployment.settings.model_copy(update={"database_url": empty}))
+    assert refused.value.code == POSTGRES
+    assert "rebuild" not in str(refused.value)
+
+
 STORIES = [
+    another_database,
     a_deleted_changelog,
     a_changelog_made_anew_while_workers_write,
     a_topic_made_anew,
@@ -183,6 +195,7 @@ STORIES = [
 def endings(deploy: Deploy) -> Endings:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tutormax_streams.rebuild.PAGE_ROWS", PAGE_ROWS)
+        patch.setattr(startup, "SURELY_FLUSHED", 10)
         return told(STORIES, deploy)
 
 
