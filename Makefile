@@ -17,7 +17,7 @@ demo: $(INSTALLED) ## the whole pipeline on an embedded Kafka and PostgreSQL, li
 	@$(BIN)/tutormax-streams demo $(ARGS)
 
 # Four processes side by side: properties need a processor, servers mostly wait. Faults come alone: they judge by time.
-FLOW_BESIDE := $(patsubst %,tests/flow/test_%.py,dead_letters demo foreign_records lookups_without_postgres schemathesis)
+FLOW_BESIDE := $(patsubst %,tests/flow/test_%.py,alerts dead_letters demo foreign_records lookups_without_postgres schemathesis)
 test: $(INSTALLED) lint ## everything: style, types, imports, then all tests on real servers
 ifeq ($(ARGS),)
 	@logs=$$(mktemp -d); beside=; failed=0; \
