@@ -43,9 +43,10 @@ class ImpatientRecovery(Recovery):
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
         """Raises `ChangelogMadeAnew` before any event is delivered."""
         for table in self.tables.values():
-            settle(table)
             check_mark(table)
         await super().on_recovery_completed(generation_id)
+        for table in self.tables.values():  # from here on no fetch of a changelog widens it again
+            settle(table)
 
 
 class ChangelogMadeAnew(RuntimeError):
@@ -71,7 +72,8 @@ async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:
     table: MergedTable[Any] = recovery.tp_to_table[tp]
     seen = recovery.active_offsets.get(tp)
     fresh = [r for r in records if seen is None or r.offset > seen]
-    table.memory.widen()
+    if fresh:
+        table.memory.widen()
     for at in range(0, len(fresh), STEP):
         if tp not in recovery.active_tps or tp.partition not in table.held.shelves:
             return  # it was taken away, or the worker stops
