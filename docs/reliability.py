@@ -70,6 +70,13 @@ FOUND: Final[tuple[Found, ...]] = (
         "whatever starts the worker says what an operator can mend, with its exit code",
         "`tests/test_cli.py`, a Kafka that goes away while a worker starts",
     ),
+    Found(
+        "A worker that was told to stop while it put itself together went on working: what the signal's handler raised "
+        "had met a weak reference's callback, where exceptions are ignored",
+        "mixed",
+        "a worker that has not begun to work ends at once, without an exception",
+        "`tests/test_signals.py`",
+    ),
 )
 
 HEAD: Final = """# Reliability
