@@ -151,7 +151,7 @@ def row(fault: Fault, result: Result) -> list[str]:
 def summary(results: Sequence[Result], runs: dict[str, Result]) -> str:
     if not runs:
         return "No run yet: `make faults` makes them."
-    missing = [name for name, fault in FAULTS.items() if name not in runs and not fault.is_long]
+    missing = [name for name, fault in FAULTS.items() if name not in runs and not fault.is_apart]
     commits = sorted({result.commit for result in runs.values()})
     events, minutes = sum(r.events for r in runs.values()), sum(r.seconds for r in runs.values()) / 60
     first, last = min(r.at for r in runs.values()), max(r.at for r in runs.values())

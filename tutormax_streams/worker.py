@@ -11,7 +11,7 @@ import faust
 import uvloop
 from mode import Service
 
-from tutormax_streams import environment, kafka, logs, memory, signals, startup
+from tutormax_streams import environment, failures, kafka, logs, memory, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
 from tutormax_streams.batches import (
     BatchConsumer,
@@ -58,10 +58,21 @@ def _watchdog(runtime: Runtime, worker: faust.Worker, loop: asyncio.AbstractEven
     )
 
 
+def verdict(crash: BaseException) -> tuple[str | None, int]:
+    """(what an operator is told, exit code) of the failure that stopped a worker; None where it is a bug."""
+    match crash:
+        case StoodStill():
+            return None, STOOD_STILL
+        case ChangelogMadeAnew():
+            return f"{crash}: {startup.REBUILD}", STATE
+    return failures.told(crash) or (None, CRASHED)
+
+
 def run(settings: Settings) -> int:
     """Work until stopped: the process's exit code.
 
-    0 after a signal, `startup`'s codes when refused, 70 after a crash, 75 where the watchdog ended it.
+    0 after a signal, `startup`'s codes when refused or when a server stopped it, 70 after a crash, 75 where the watchdog
+    ended it.
     """
     os.environ["TZ"] = "UTC"
     memory.return_large_blocks()
@@ -112,12 +123,12 @@ def run(settings: Settings) -> int:
     finally:
         watchdog.stop()
     crash = worker.crash_reason or crash
-    if isinstance(crash, ChangelogMadeAnew):
-        sys.stderr.write(f"tutormax-streams: {crash}: {startup.REBUILD}\n")
-        return STATE
     if crash is not None:
         logger.critical("stopped by a failure, nothing unfinished was acknowledged: %r", crash)
-        return STOOD_STILL if isinstance(crash, StoodStill) else CRASHED
+        sentence, code = verdict(crash)
+        if sentence:
+            sys.stderr.write(f"tutormax-streams: {sentence}\n")
+        return code
     logger.info("stopped")
     return 0
 

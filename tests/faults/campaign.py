@@ -44,7 +44,7 @@ def chosen(only: str | None, but: str | None, *, soak: bool) -> list[Fault]:
     if unknown:
         raise SystemExit(f"there is no fault {', '.join(unknown)}; there are {', '.join(FAULTS)}")
     faults = [FAULTS[name] for name in names if not but or name not in but.split(",")]
-    return sorted((f for f in faults if only or soak or not f.is_long), key=lambda f: f.number)
+    return sorted((f for f in faults if only or soak or not f.is_apart), key=lambda f: f.number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--but", help="names of faults to leave out")
     parser.add_argument("--seed", type=int, help="of all random choices; a random one if not given")
     parser.add_argument("--times", type=int, help="how often the fault happens in its run")
-    parser.add_argument("--all", action="store_true", help="also those that take very long: backlog, idle, soak")
+    parser.add_argument("--all", action="store_true", help="also those with targets of their own: soak")
     parser.add_argument("--list", action="store_true", help="print the faults and end")
     parser.add_argument("--results", type=Path, default=results.RESULTS, help="file that results are appended to")
     parser.add_argument("--keep", type=Path, help="directory for the workers' logs of runs that were not right")

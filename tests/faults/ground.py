@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from tests.faults.proxy import Door, Switchboard
+from tests.flow import users
 from tutormax_streams.embedded import EmbeddedPostgres
 from tutormax_streams.embedded.kafka import ApacheKafka
 from tutormax_streams.embedded.server import HOST, free_port
@@ -110,6 +111,7 @@ class Ground:
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection_to_it:
             await schema.ensure_platform_tables(connection_to_it)
             await schema.ensure_side_tables(connection_to_it)
+        users.make(url)
 
     def new_database(self) -> str:
         """The name of a database with the platform's tables and ours."""

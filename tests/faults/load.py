@@ -12,11 +12,13 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any, Self
 
 import psycopg
 from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
 
 from tests.corpus import Corpus, RawRecord, corpus
 from tests.flow.driver import Deployment
@@ -26,7 +28,7 @@ from tutormax_streams import kafka
 
 PART_EVENTS = 3_000
 TUTORS_OF_A_CROWD = 100  # at most: a corpus of so many events has fewer
-PROBES = 6
+PROBES = 6  # as many as partitions
 PROBE_SECONDS = 0.4  # between two of them
 STEP_SECONDS = 0.1
 LOOK_SECONDS = 0.4
@@ -37,13 +39,20 @@ FLUSH_SECONDS = 150.0
 Place = tuple[str, int, int]  # short topic name, partition, offset
 
 
+def probe_id(number: int) -> str:
+    """Of the probe whose home is partition `number`: whoever is killed owns some."""
+    ids = (f"probe-{number}-{n}" for n in count())
+    return next(id_ for id_ in ids if (murmur2(id_.encode()) & 0x7FFFFFFF) % PROBES == number)
+
+
 class Probe:
     """A tutor whose rows say how many of its sessions they count."""
 
     def __init__(self, number: int) -> None:
-        self.tutor_id = f"probe-{number}"
+        self.tutor_id = probe_id(number)
         self.sent = 0
         self.acknowledged: list[float] = []  # when, by our clock
+        self.places: list[Place] = []  # of these, in the same order
         self.counted = 0
 
     def next(self, now_us: int) -> RawRecord:
@@ -51,6 +60,14 @@ class Probe:
         start_us = now_us - 3 * DAY_US - self.sent
         session = session_payload(f"{self.tutor_id}-{self.sent}", self.tutor_id, start_us, now_us)
         return RawRecord("sessions", bare(session))
+
+    def landed(self, place: Place) -> None:
+        self.acknowledged.append(time.monotonic())
+        self.places.append(place)
+
+    def forget(self, is_lost: Callable[[Place], bool]) -> None:
+        kept = [(at, place) for at, place in zip(self.acknowledged, self.places, strict=True) if not is_lost(place)]
+        self.acknowledged, self.places = [at for at, _ in kept], [place for _, place in kept]
 
     def age(self, now: float) -> float:
         """Seconds since the first session that its rows do not count was acknowledged."""
@@ -154,6 +171,8 @@ class Load:
 
         self.placed = [(place, payload) for place, payload in self.placed if not is_lost(place)]
         self.poison_placed = {place: value for place, value in self.poison_placed.items() if not is_lost(place)}
+        for probe in self.probes:
+            probe.forget(is_lost)
         for topic, payloads in self._deployment.payloads.items():
             payloads[:] = [payload for place, payload in self.placed if place[0] == topic]
 
@@ -239,4 +258,4 @@ class Load:
         self.placed.append((place, payload))
         if record.topic == "sessions" and payload["session_id"].startswith("probe-"):
             number = int(payload["session_id"].split("-")[1])
-            self.probes[number].acknowledged.append(time.monotonic())
+            self.probes[number].landed(place)

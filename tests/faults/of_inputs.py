@@ -74,7 +74,7 @@ async def hot_tutor(run: Run) -> None:
     await asyncio.sleep(60)
 
 
-@fault("idle", 15, "nothing comes for ten minutes, then load", is_long=True)
+@fault("idle", 15, "nothing comes for ten minutes, then load")
 async def idle(run: Run) -> None:
     run.load.is_paused = True
     await asyncio.sleep(600)
@@ -180,8 +180,14 @@ async def fuzz(run: Run) -> None:
     await run.deployment.quiet(900)
     run.load.is_paused = False
     letters = produced & (await run.deployment.letters()).keys()
-    accepted = produced & await accepted_places(run)
-    run.notes |= {"produced": len(produced), "accepted": len(accepted), "dead letters": len(letters)}
+    validated = produced & await accepted_places(run)
+    accepted = validated - letters
+    run.notes |= {
+        "produced": f"{len(produced):,}",
+        "accepted": f"{len(accepted):,}",
+        "dead letters": f"{len(letters):,}",
+        "of these refused by PostgreSQL": f"{len(validated & letters):,}",
+    }
     assert produced == accepted | letters, f"no fate: {sorted(produced - accepted - letters)[:5]}"
     assert not run.deployment.endings, run.deployment.endings
     run.expect_strangers(produced)
@@ -207,7 +213,7 @@ async def accepted_places(run: Run) -> set[Position]:
 # -- a backlog ----------------------------------------------------------------------------------------------------------
 
 
-@fault("backlog", 13, "two million events wait at the start", times=2_000_000, is_long=True, within=1800.0)
+@fault("backlog", 13, "two million events wait at the start", times=2_000_000, is_huge=True, within=1800.0)
 async def backlog(run: Run) -> None:
     """Of 100,000 events, each many times: memory stays flat while they are worked off."""
     for worker in run.workers:
@@ -247,7 +253,8 @@ async def backlog(run: Run) -> None:
     workers=1,
     per_second=500.0,
     crowds=60,
-    is_long=True,
+    is_huge=True,
+    is_apart=True,
 )
 async def soak(run: Run) -> None:
     """The slope of each worker's RSS after a warm-up of a tenth of the time. Before it a history fills what workers

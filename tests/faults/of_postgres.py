@@ -1,4 +1,4 @@
-"""Faults of PostgreSQL and of the ways to it. Windows, and so the topic `metrics`, stay fresh all the while."""
+"""Faults of PostgreSQL and of the ways to it. Windows stay fresh all the while: on topic `metrics`, and for who asks."""
 
 from __future__ import annotations
 
@@ -8,21 +8,79 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import aiohttp
 import psycopg
 
 from models.metrics import decode
+from tests.faults.load import Probe
 from tests.faults.registry import fault
 from tests.faults.run import Run
+from tests.flow import users
+from tests.flow.processes import Worker
 from tutormax_streams import kafka
+from tutormax_streams.embedded.server import HOST
 
 AWAY_SECONDS = 60.0
 MOST_WINDOW_AGE_SECONDS = 15.0
+MOST_LATE_ANSWERS = 0.02  # of all
 CUT_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tutormax-streams'"
 WRITTEN = ("tutors", "sessions", "student_feedback", "tutor_events", "tutor_performance_metrics")
 
 
 @asynccontextmanager
+async def fresh_lookups(run: Run) -> AsyncIterator[None]:
+    """While this lasts, every worker answers with fresh figures, its own and others', whatever PostgreSQL does."""
+    head = {"Authorization": f"Bearer {users.token(users.STAFF)}"}
+    asked = late = 0
+    async with aiohttp.ClientSession(headers=head, timeout=aiohttp.ClientTimeout(total=10)) as client:
+
+        async def age(worker: Worker, probe: Probe) -> float:
+            """Of the oldest session that the answer does not count; infinite without an answer."""
+            url = f"http://{HOST}:{worker.port}/tutors/{probe.tutor_id}/metrics?window=7day"
+            try:
+                async with client.get(url) as response:
+                    found = (await response.json())["metrics"] if response.status == 200 else None
+            except (aiohttp.ClientError, TimeoutError):
+                found = None
+            if found is None:
+                return float("inf")
+            counted = found["sessions_completed"]
+            return time.monotonic() - probe.acknowledged[counted] if counted < len(probe.acknowledged) else 0.0
+
+        async def watch() -> None:
+            nonlocal asked, late
+            while True:
+                for worker in run.running:
+                    asked += 1
+                    late += await age(worker, run.rng.choice(run.load.probes)) > MOST_WINDOW_AGE_SECONDS
+                await asyncio.sleep(0.3)
+
+        for worker in run.workers:  # who asks is remembered from now on
+            for probe in run.load.probes:
+                until = time.monotonic() + 60
+                while await age(worker, probe) > MOST_WINDOW_AGE_SECONDS / 2:
+                    assert time.monotonic() < until, f"{worker.name} does not know {probe.tutor_id}"
+                    await asyncio.sleep(0.2)
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+    run.notes["lookups"] = f"{asked:,}, {late} late or unanswered"
+    assert asked, "nobody was asked"
+    assert late <= asked * MOST_LATE_ANSWERS, f"{late} of {asked} lookups were late or unanswered"
+
+
+@asynccontextmanager
 async def fresh_windows(run: Run) -> AsyncIterator[None]:
+    """What is published, and what is answered, stays fresh."""
+    async with fresh_lookups(run), fresh_records(run):
+        yield
+
+
+@asynccontextmanager
+async def fresh_records(run: Run) -> AsyncIterator[None]:
     """While this lasts, the windows that are published follow the probes, whatever PostgreSQL does."""
     counted: dict[str, int] = {}
     oldest = 0.0
@@ -55,9 +113,12 @@ async def fresh_windows(run: Run) -> AsyncIterator[None]:
         await asyncio.wait_for(caught_up.wait(), 60)
         yield
     finally:
+        failure = reading.exception() if reading.done() else None
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-    run.notes["oldest window (s)"] = round(oldest, 1)
+    if failure is not None:
+        raise failure
+    run.notes["oldest window (s)"] = max(float(run.notes.get("oldest window (s)", 0)), round(oldest, 1))
     assert oldest < MOST_WINDOW_AGE_SECONDS, f"windows were {oldest:.1f} s old while PostgreSQL was in trouble"
 
 
@@ -108,11 +169,13 @@ async def down_shortly(run: Run) -> None:
         await asyncio.to_thread(run.ground.postgres.start)
 
 
-@fault("postgres-lock", 7, "a table is locked for 60 s", within=30.0)
+@fault("postgres-lock", 7, "the table of metrics is locked for 60 s, and then that of sessions", within=30.0)
 async def lock(run: Run) -> None:
-    table = run.rng.choice(("sessions", "tutor_performance_metrics", "tutors"))
-    async with fresh_windows(run):
-        await run.sql(f"LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT pg_sleep({AWAY_SECONDS})")
+    for table in ("tutor_performance_metrics", "sessions"):
+        retries = run.metric("sink_retries")
+        async with fresh_windows(run):
+            await run.sql(f"LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT pg_sleep({AWAY_SECONDS})")
+        assert run.metric("sink_retries") > retries, f"no sink ever met the lock of {table}"
 
 
 @fault("postgres-slow", 7, "everything that is sent to PostgreSQL takes 500 ms longer, for 60 s", proxied=True)
@@ -195,7 +258,7 @@ async def deadlocks(run: Run) -> None:
     async def rival() -> None:
         nonlocal died
         while time.monotonic() < ended:
-            tutors = [f"probe-{number}" for number in range(6)]
+            tutors = [probe.tutor_id for probe in run.load.probes]
             run.rng.shuffle(tutors)
             with suppress(psycopg.OperationalError):
                 try:

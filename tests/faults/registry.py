@@ -16,7 +16,7 @@ Happen = Callable[["Run"], Awaitable[None]]
 class Fault:
     """`number`: of the campaign's list. `within`: seconds after its end in which rows are as fresh as ever again.
 
-    `most_age`: seconds that no row may ever lag behind, for faults that nobody should notice.
+    Both are judged. `most_age`: seconds that no row may ever lag behind, for faults that nobody should notice.
     """
 
     name: str
@@ -36,7 +36,8 @@ class Fault:
     hot: float = 0.0
     crowds: int = 1  # sets of tutors whom events are about in turn
     raw_partitions: Mapping[str, int] = field(default_factory=dict)  # of raw topics that producers made before us
-    is_long: bool = False  # only when named
+    is_huge: bool = False  # its state takes minutes to be read back
+    is_apart: bool = False  # only when named: it has a target of its own
 
 
 FAULTS: dict[str, Fault] = {}

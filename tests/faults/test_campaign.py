@@ -64,6 +64,7 @@ def chain(name: str) -> Fault:
         proxied=any(fault.proxied for fault in faults),
         settings={key: value for fault in faults for key, value in fault.settings.items()},
         raw_partitions={key: count for fault in faults for key, count in fault.raw_partitions.items()},
+        poison_share=max(fault.poison_share for fault in faults),
         per_second=40.0,
     )
 

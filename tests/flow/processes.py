@@ -63,6 +63,7 @@ class Worker:
         self._started_at_line = 0
         self._told_to_end = False
         self.expects_to_crash = False  # by a crash point; whoever asked for it starts it again
+        self.unseen: list[tuple[int, str]] = []  # code and reason of endings by itself that a kill came too late for
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -155,6 +156,8 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL, as an out-of-memory killer would."""
+        if self.crashed:
+            self.unseen.append((self.process.wait(), self.last_reason()))
         self._told_to_end = True
         if self._process is not None:
             self._process.kill()

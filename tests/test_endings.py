@@ -1,0 +1,33 @@
+"""What a worker that has been stopped by a failure says, and the code that it ends with."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from aiokafka.errors import LeaderNotAvailableError
+
+from tutormax_streams.batches import ChangelogMadeAnew
+from tutormax_streams.watchdog import StoodStill
+from tutormax_streams.worker import verdict
+
+
+@pytest.mark.parametrize(
+    ("crash", "code", "words"),
+    [
+        pytest.param(LeaderNotAvailableError(), 3, "Kafka failed: .*LeaderNotAvailableError", id="Kafka"),
+        pytest.param(ChangelogMadeAnew("topic x"), 5, "topic x: .*tutormax-streams rebuild", id="state"),
+        pytest.param(StoodStill("agent x"), 75, None, id="watchdog"),
+        pytest.param(RuntimeError("boom"), 70, None, id="a bug"),
+    ],
+)
+def test_a_failure_has_a_sentence_where_an_operator_can_do_something(
+    crash: BaseException, code: int, words: str | None
+):
+    sentence, found = verdict(crash)
+    assert found == code
+    if words is None:
+        assert sentence is None
+    else:
+        assert sentence is not None
+        assert re.search(words, sentence)
