@@ -19,7 +19,7 @@ from tutormax_streams.batches.crashpoints import POINTS
 SESSION_TIMEOUT_SECONDS = 10
 READY_SECONDS = 20.0  # that a worker may be ready without coming to its point
 REACH_SECONDS = 60.0  # altogether, for it starts beside others that crash too
-SHORT_REACH_SECONDS = 10.0
+SHORT_REACH_SECONDS = 30.0
 TIMES_FOR_ALL = 5  # so often a point is tried before never coming to it is a fault of the campaign
 
 
@@ -100,7 +100,7 @@ async def freeze(run: Run) -> None:
 async def crash_at_points(run: Run) -> None:
     """Each worker crashes again and again, at a random point at a random time."""
     hit: dict[str, int] = {}
-    most = 6 if run.is_short else 15
+    most = 3 if run.is_short else 15
 
     async def crash(worker: Worker, pairs: list[tuple[str, int, int]]) -> None:
         worker.expects_to_crash = True
