@@ -78,6 +78,8 @@ class TutorWindows:
             else:
                 others.append(facts.fact_of(key, value))
         tutor_facts = TutorFacts(tutor_id, others, sessions)
+        if not tutor_facts.held:
+            return tutor_facts  # it would not count against the bound, and anyone may ask for any number of ids
         self._laid_out[(partition, tutor_id)] = tutor_facts
         self._held += tutor_facts.held
         self._make_room()

@@ -43,9 +43,10 @@ def in_all(windows: TutorWindows) -> int:
 async def test_what_is_laid_out_stays_within_its_bound_while_facts_keep_coming():
     """The soak found it: facts were counted when a tutor was laid out, and none of those that came after that."""
     windows = await windows_of(BOUND)
+    await windows.absorb(0, [session(tutor_id, 0) for tutor_id in TUTORS])
     for tutor_id in TUTORS:
         windows.tutor(0, tutor_id)
-    for number in range(50):
+    for number in range(1, 50):
         await windows.absorb(0, [session(tutor_id, number) for tutor_id in TUTORS])
         assert windows.held <= BOUND
     assert 0 < in_all(windows) == windows.held
@@ -80,3 +81,10 @@ async def test_a_tutor_beyond_the_bound_is_laid_out_alone():
     assert windows.tutor(0, "t1").held == windows.held == 2 * BOUND
     windows.forget(0)
     assert windows.held == 0
+
+
+async def test_ids_of_which_nothing_is_known_are_not_kept():
+    windows = await windows_of(BOUND)
+    for number in range(10_000):
+        assert windows.tutor(0, f"x{number}").held == 0
+    assert not windows._laid_out
