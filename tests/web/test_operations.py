@@ -367,6 +367,16 @@ async def test_since_when_a_worker_has_not_answered(others: Any):
     await operations.close()
 
 
+async def test_a_worker_that_stops_answers_for_itself(others: Any):
+    """Its web server outlives its client by a few requests."""
+    (good, _), _, _ = others
+    known: Any = Known(good)
+    operations = Operations(WorkerState(Worker()), known, dict, 4, lambda: 0, Clock())
+    assert await operations._ask(good, {}) is not None
+    await operations.close()
+    assert await operations._ask(good, {}) is None
+
+
 def test_the_url_of_a_member_of_a_group():
     def metadata(user_data: bytes) -> bytes:
         return bytes(ConsumerProtocolMemberMetadata(1, ["tutormax.facts"], user_data).encode())

@@ -132,6 +132,8 @@ class Lookups:
         if self._client is None:
             # Its own: Faust's router drops headers and waits for ever.
             self._client = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=FORWARD_SECONDS))
+        if self._client.closed:
+            return None  # the worker stops, and its web server is the last to
         passed = {name: request.headers[name] for name in ("Authorization", "Cookie") if name in request.headers}
         try:
             async with self._client.get(

@@ -89,6 +89,8 @@ class Operations:
     async def _ask(self, url: str, passed: dict[str, str]) -> dict[str, Any] | None:
         if self._client is None:
             self._client = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ASK_SECONDS))
+        if self._client.closed:
+            return None  # the worker stops, and its web server is the last to
         try:
             async with self._client.get(
                 URL(url).with_path(PATH), headers={**passed, HOPS: "1"}, allow_redirects=False
