@@ -120,7 +120,7 @@ class Access:
                 options={"require": ["exp", "aud", "sub"]},
             )
             subject, expires_at = int(claims["sub"]), int(claims["exp"])
-        except (jwt.InvalidTokenError, ValueError):
+        except (jwt.InvalidTokenError, ValueError, RecursionError):  # the last: PyJWT 2.9, nested header
             raise Refused(401) from None
         if len(self._verified) >= MOST_REMEMBERED:
             self._verified.clear()
