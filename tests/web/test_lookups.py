@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar, cast
 
+import pytest
 from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
 from agents.ports import SinkUnavailable
 from tutormax_streams.postgres.stored_figures import StoredFigures, StoredTutor
 from tutormax_streams.telemetry import Telemetry
+from tutormax_streams.web import answers
 from tutormax_streams.web.access import User
 from tutormax_streams.web.guard import USER
 from tutormax_streams.web.lookups import Lookups
@@ -61,3 +63,15 @@ async def test_a_worker_that_stops_asks_the_owner_no_more():
         status, body = await asked(answering)
         assert (status, body["error"]) == (503, "neither the owner of this tutor's state nor PostgreSQL answers")
         await answering.close()
+
+
+@pytest.mark.parametrize(("window", "status"), [("7day", 200), ("30day", 503), ("90day", 503)])
+async def test_max_age_judges_the_window_that_is_asked_for(monkeypatch: pytest.MonkeyPatch, window: str, status: int):
+    """The platform's own jobs may have written a newer row of one window; of the last there is none."""
+    row, old_us, new_us = dict.fromkeys(answers.DECIMALS, 0), NOW_US - 60_000_000, NOW_US - 2_000_000
+    instants = {"7day": new_us, "30day": old_us}
+    monkeypatch.setattr(
+        Stored, "row", StoredTutor("t1", "Ada", "active", old_us, dict.fromkeys(instants, row), instants)
+    )
+    assert (await asked(lookups(), f"?window={window}&max_age=5"))[0] == status
+    assert (await asked(lookups(), f"?window={window}"))[0] == 200

@@ -158,12 +158,12 @@ class Lookups:
         if stored is None:
             return self._unknown(tutor_id)
         now_us = self._clock()
-        found = Found.of_rows(stored)
-        age = found.age_seconds(now_us)
+        answer = shape(Found.of_rows(stored), now_us)
+        age = answer.get("age_seconds")  # of the window asked for, not of the oldest row
         if max_age is not None and (age is None or age > max_age):
             return self._later("no figures are at hand" if age is None else f"the figures at hand are {age:.1f} s old")
         self._telemetry.count("lookups", source="database")
-        return json_answer({**shape(found, now_us), **(await aside(tutor_id) if aside else {})})
+        return json_answer({**answer, **(await aside(tutor_id) if aside else {})})
 
     async def close(self) -> None:
         if self._client is not None:
