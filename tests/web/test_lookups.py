@@ -73,5 +73,7 @@ async def test_max_age_judges_the_window_that_is_asked_for(monkeypatch: pytest.M
     monkeypatch.setattr(
         Stored, "row", StoredTutor("t1", "Ada", "active", old_us, dict.fromkeys(instants, row), instants)
     )
-    assert (await asked(lookups(), f"?window={window}&max_age=5"))[0] == status
-    assert (await asked(lookups(), f"?window={window}"))[0] == 200
+    answering = lookups()
+    assert (await asked(answering, f"?window={window}&max_age=5"))[0] == status
+    assert (await asked(answering, f"?window={window}"))[0] == 200
+    await answering.close()
