@@ -1,16 +1,18 @@
-"""A stream that nobody can read is not begun, and one that nobody reads is ended."""
+"""A stream that nobody can read is not begun, and one that nobody reads is ended; what sockets are told of totals."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import orjson
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, ClientWebSocketResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from agents.ports import SinkUnavailable
 from tests.flow.driver import eventually
 from tests.flow.streams import NeverReads
 from tests.web.test_access import KEY, STAFF, Users, signed
@@ -18,7 +20,7 @@ from tutormax_streams.settings import Settings
 from tutormax_streams.web import push as push_module
 from tutormax_streams.web.access import Access
 from tutormax_streams.web.cors import Cors
-from tutormax_streams.web.feed import Feed, Message
+from tutormax_streams.web.feed import RESET, Feed, Message
 from tutormax_streams.web.guard import Limiter, guard
 from tutormax_streams.web.push import Push
 
@@ -31,8 +33,28 @@ async def totals() -> dict[str, int]:
     return {}
 
 
+class Totals:
+    """Those of a database that takes its time."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.failure: Exception | None = None
+
+    async def __call__(self) -> dict[str, int]:
+        self.asked += 1
+        await asyncio.sleep(0.05)
+        if self.failure is not None:
+            raise self.failure
+        return {"total_tutors": self.asked}
+
+
 @pytest.fixture
-async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Feed, int]]:
+def database() -> Totals:
+    return Totals()
+
+
+@pytest.fixture
+async def served(monkeypatch: pytest.MonkeyPatch, database: Totals) -> AsyncIterator[tuple[Feed, int]]:
     """A feed that stands and reads nothing by itself, and who serves it."""
 
     async def nothing(_: Feed) -> None: ...
@@ -41,7 +63,7 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Feed, i
     monkeypatch.setattr(push_module, "LONGEST_WRITE_SECONDS", 0.2)
     feed = Feed(Settings(), "metrics", "alerts", 1)
     feed._floor = (0, 0)
-    push = Push(feed, totals, lambda: 0, Cors())
+    push = Push(feed, database, lambda: 0, Cors())
     app = web.Application(middlewares=[guard(Access(KEY, Users()), Limiter(100), lambda: 0, Cors())])
     app.router.add_get("/events", push.events)
     app.router.add_get("/ws/dashboard", push.socket)
@@ -86,3 +108,31 @@ async def test_who_does_not_read_is_hung_up_on(served: tuple[Feed, int], path: s
     await eventually(is_hung_up_on, every=0.001)
     await eventually(lambda: not feed._listeners)
     client.close()
+
+
+@asynccontextmanager
+async def socket(port: int) -> AsyncIterator[ClientWebSocketResponse]:
+    bearer = {"Authorization": f"Bearer {signed({'sub': str(STAFF.user_id)})}"}
+    async with (
+        ClientSession(headers=bearer) as client,
+        client.ws_connect(f"http://127.0.0.1:{port}/ws/dashboard") as ws,
+    ):
+        yield ws
+
+
+async def test_what_postgresql_says_of_hosts_and_users_is_not_told(served: tuple[Feed, int], database: Totals):
+    database.failure = SinkUnavailable('connection to server at "10.0.0.5", port 5432 failed')
+    async with socket(served[1]) as ws:
+        told = await ws.receive_json(timeout=5)
+    assert told["data"] == {"unavailable": "PostgreSQL does not answer"}
+
+
+async def test_all_sockets_are_reset_and_the_database_is_asked_once(served: tuple[Feed, int], database: Totals):
+    feed, port = served
+    async with socket(port) as one, socket(port) as another, socket(port) as third:
+        sockets = (one, another, third)
+        for _ in range(2):
+            told = [(await ws.receive_json(timeout=5))["data"] for ws in sockets]
+            assert told == [{"total_tutors": 1}] * 3
+            feed._tell(RESET)
+        assert database.asked == 1

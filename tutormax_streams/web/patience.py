@@ -1,10 +1,12 @@
-"""Waiting for what an answer can do without: so long and no longer, even if giving it up takes its time."""
+"""Waiting for what an answer can do without: so long and no longer, even if giving it up takes its time; and waiting
+together for what many want at once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -27,3 +29,28 @@ def _ended(task: asyncio.Future[Any]) -> None:
     _left.discard(task)
     if not task.cancelled():
         task.exception()  # nobody waits for it any more
+
+
+class Shared(Generic[T]):
+    """What `work` comes to, its exception too: done once for all who ask meanwhile or within `seconds` after its end. Who
+    is cancelled stops waiting, and the work goes on for the others."""
+
+    def __init__(
+        self, seconds: float, work: Callable[[], Awaitable[T]], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds = seconds
+        self._work = work
+        self._monotonic = monotonic
+        self._task: asyncio.Task[T] | None = None
+        self._good_until = 0.0
+
+    async def __call__(self) -> T:
+        if self._task is None or (self._task.done() and self._monotonic() >= self._good_until):
+            self._task = asyncio.create_task(self._run())
+        return await asyncio.shield(self._task)
+
+    async def _run(self) -> T:
+        try:
+            return await self._work()
+        finally:
+            self._good_until = self._monotonic() + self._seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import lru_cache
@@ -19,11 +20,15 @@ from tutormax_streams.web.answers import naive
 from tutormax_streams.web.cors import Cors
 from tutormax_streams.web.feed import Feed, Listener, Message
 from tutormax_streams.web.guard import HEADERS, staff_only
+from tutormax_streams.web.patience import Shared
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 15.0
 LONGEST_WRITE_SECONDS: Final = 10.0
 MOST_CLIENT_BYTES: Final = 4096
 LONGEST_SECONDS: Final = 15 * 60.0  # then the client comes back, and is asked again who it is
+TOTALS_SECONDS: Final = 1.0  # all sockets are reset at once, and each wants totals then
 
 Totals = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -35,6 +40,7 @@ class Push:
         self._feed = feed
         self._cors = cors
         self._totals = totals
+        self._known_totals = Shared(TOTALS_SECONDS, self._ask_totals)
         self._clock = clock
         self._texts = lru_cache(maxsize=64)(self._made)  # written once for all sockets
 
@@ -94,11 +100,12 @@ class Push:
         if origin is not None and origin.partition("://")[2] != request.host and not self._cors.allows(origin):
             raise web.HTTPForbidden
 
-    async def _known_totals(self) -> dict[str, Any]:
+    async def _ask_totals(self) -> dict[str, Any]:
         try:
             return await self._totals()
-        except SinkUnavailable as away:
-            return {"unavailable": str(away)}
+        except SinkUnavailable as away:  # what it says names hosts and users: that is for the log
+            logger.info("PostgreSQL does not answer: %s", away)
+            return {"unavailable": "PostgreSQL does not answer"}
 
     def _made(self, message: Message) -> tuple[str, ...]:
         return tuple(self._text(kind, data) for kind, data in _platform_messages(message))
