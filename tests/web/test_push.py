@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import orjson
 import pytest
-from aiohttp import ClientSession, ClientWebSocketResponse, web
+from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from agents.ports import SinkUnavailable
@@ -136,3 +136,12 @@ async def test_all_sockets_are_reset_and_the_database_is_asked_once(served: tupl
             assert told == [{"total_tutors": 1}] * 3
             feed._tell(RESET)
         assert database.asked == 1
+
+
+async def test_a_socket_that_cannot_be_told_a_change_is_closed(served: tuple[Feed, int]):
+    feed, port = served
+    async with socket(port) as ws:
+        await ws.receive_json(timeout=5)
+        feed._tell(Message("metrics", b"no JSON", (1, 0)))
+        assert (await ws.receive(timeout=5)).type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR)
+    await eventually(lambda: not feed._listeners)

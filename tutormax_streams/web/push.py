@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -84,7 +83,7 @@ class Push:
         return socket
 
     async def _tell(self, socket: web.WebSocketResponse, listener: Listener, request: web.Request) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        try:
             async for message in _messages(listener):
                 if message is None:
                     continue  # the protocol has a heartbeat of its own
@@ -92,7 +91,13 @@ class Push:
                     await self._send(socket, "analytics_update", await self._known_totals())
                 for text in self._texts(message):
                     await asyncio.wait_for(socket.send_str(text), LONGEST_WRITE_SECONDS)
-        await _close(socket, request)  # too slow, or gone
+        except (ConnectionError, TimeoutError):
+            pass  # gone, or does not read
+        except (
+            Exception
+        ):  # whatever it was: a socket that stays open and is told nothing looks like one without changes
+            logger.exception("a socket is closed, it cannot be told what changes")
+        await _close(socket, request)
 
     def _known_origin(self, request: web.Request) -> None:
         """Browsers send cookies with sockets that other pages open, and ask nobody before."""
