@@ -16,7 +16,8 @@ from tests.web.test_alert_messages import CRITICAL
 from tutormax_streams.settings import Settings
 from tutormax_streams.web import feed as feed_module
 from tutormax_streams.web.answers import WINDOWS
-from tutormax_streams.web.feed import QUEUE, Feed, Listener, Message, Standings
+from tutormax_streams.web.feed import MOST_RECORDS, QUEUE, Feed, Listener, Message, Standings
+from tutormax_streams.web.push import _messages
 
 GOOD, BAD = WindowInputs(scheduled=1, on_time=1, ratings=1, rating_sum=5), WindowInputs(scheduled=1, rescheduled=1)
 
@@ -199,5 +200,28 @@ async def test_a_listener_that_came_before_the_feed_stands_is_told_to_load_anew(
         following = asyncio.create_task(feed._follow(Consumer({METRICS: [old]}, {METRICS: [new]})))
         assert (await asyncio.wait_for(listener.queue.get(), 5)).event == "reset"
         assert (await asyncio.wait_for(listener.queue.get(), 5)).event == "metrics"
+        following.cancel()
+    assert played.feed is not feed
+
+
+async def test_a_client_that_reads_at_once_is_not_dropped_in_a_burst_and_one_that_does_not_is(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A fetch may hold thousands of records, and they come in batches without a pause."""
+    played = Played(monkeypatch)
+    feed = Feed(Settings(), "metrics", "alerts", 1)
+    first, *burst = (SimpleNamespace(offset=at, key=b"t1", value=record(at + 1)) for at in range(3_001))
+    batches = [[first], *(burst[at : at + MOST_RECORDS] for at in range(0, len(burst), MOST_RECORDS))]
+    async with feed.listen() as prompt, feed.listen() as slow:
+        following = asyncio.create_task(feed._follow(Consumer(*({METRICS: batch} for batch in batches))))
+        read = 0
+        async for message in _messages(prompt):
+            await asyncio.sleep(0)  # writing takes turns of the loop too
+            read += message is not None and message.event == "metrics"
+            if read == len(burst):
+                break
+        assert read == len(burst)
+        assert not prompt.dropped.is_set()
+        assert slow.dropped.is_set()
         following.cancel()
     assert played.feed is not feed

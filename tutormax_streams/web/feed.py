@@ -6,7 +6,7 @@
 3. Nothing is told before the log's end as of the start has been reached: what was there before is not a change.
 4. A message's id is the position behind it in every partition, so that a client may go on at any worker. What is not
    remembered any more is answered by `reset`: load everything anew.
-5. Nobody is waited for: whose queue is full is dropped, and comes back with its last id.
+5. Nobody is waited for but for `GIVE_WAY_SECONDS` a batch: whose queue is full is dropped, and comes back with its last id.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,6 +40,10 @@ QUEUE: Final = 1_000
 LINGER_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 3.0
 POLL_MS: Final = 500
+MOST_RECORDS: Final = (
+    QUEUE // 4
+)  # of a batch: two messages each at most, so that they fit into a queue that is half full
+GIVE_WAY_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,9 @@ class Listener:
             self.queue.put_nowait(message)
         except asyncio.QueueFull:
             self.dropped.set()
+
+    def is_behind(self) -> bool:
+        return self.queue.qsize() > QUEUE // 2 and not self.dropped.is_set()
 
 
 class Standings:
@@ -205,7 +213,7 @@ class Feed:
                 self._floor = tuple(positions)
                 for listener in self._listeners:  # what changed since they came was not told
                     listener.tell(RESET)
-            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=500)
+            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=MOST_RECORDS)
             for tp, records in found.items():
                 for record in records:
                     positions[place[tp]] = record.offset + 1
@@ -216,7 +224,16 @@ class Feed:
             if not found and self._floor is None:  # behind the last record there may be none that is delivered
                 for tp in tps:
                     positions[place[tp]] = max(positions[place[tp]], await consumer.position(tp))
-            await asyncio.sleep(0)
+            await self._give_way()
+
+    async def _give_way(self) -> None:
+        """Let listeners read: a fetch holds thousands of records, and no client is quick enough for all of them at once."""
+        ends_at = time.monotonic() + GIVE_WAY_SECONDS
+        await asyncio.sleep(0)
+        while any(listener.is_behind() for listener in self._listeners):
+            if time.monotonic() >= ends_at:
+                return
+            await asyncio.sleep(0.001)
 
     def _take(self, key: bytes | None, value: bytes | None, standings: Standings, positions: list[int]) -> None:
         if value is None:
