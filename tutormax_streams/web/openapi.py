@@ -22,8 +22,8 @@ Figures of tutors over the last 7, 30 and 90 days, from any worker, and what a d
 - Every refusal has the same body. 429 and 503 say in `Retry-After` after how many seconds to ask again.
 - `source` says where figures come from: `stream`, the owner's state as of the request, or `database`, committed rows.
 - A token is the platform's own. Staff read everything, a tutor reads only itself.
-- `HEAD` is answered wherever `GET` is. A request that is no HTTP, or whose line or a header of it is longer than 8 KiB,
-  is answered 400 in plain text, before anything else is looked at.
+- `HEAD` is answered wherever `GET` is. A request that is no HTTP, whose line is longer than 64 KiB or a header of it than
+  8 KiB, is answered 400 in plain text, before anything else is looked at.
 - A worker of the role `sink` alone serves health and `/operations/state` only.
 """
 RETRY_AFTER: Final = {
@@ -161,7 +161,7 @@ def _response(body: Body, status: int) -> dict[str, Any]:
         response["content"] = {body.content: {"schema": {"type": "object"}}}
     elif body.shape is not None:
         response["content"] = {body.content: {"schema": {"$ref": f"{SCHEMAS}/{body.shape.__name__}"}}}
-        if status == 400:  # a request line beyond 8 KiB is refused before anything of ours sees it
+        if status == 400:  # a request line beyond 64 KiB is refused before anything of ours sees it
             response["content"]["text/plain"] = {"schema": {"type": "string"}}
     elif body.content != JSON:
         response["content"] = {body.content: {"schema": {"type": "string"}}}
