@@ -6,7 +6,8 @@
 3. Nothing is told before the log's end as of the start has been reached: what was there before is not a change.
 4. A message's id is the position behind it in every partition, so that a client may go on at any worker. What is not
    remembered any more is answered by `reset`: load everything anew.
-5. Nobody is waited for but for `GIVE_WAY_SECONDS` a batch: whose queue is full is dropped, and comes back with its last id.
+5. Nobody is waited for longer than `GIVE_WAY_SECONDS` a batch: whose queue is full is dropped, and comes back with its
+   last id.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ QUEUE: Final = 1_000
 LINGER_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 3.0
 POLL_MS: Final = 500
-MOST_RECORDS: Final = (
-    QUEUE // 4
-)  # of a batch: two messages each at most, so that they fit into a queue that is half full
+MOST_RECORDS: Final = QUEUE // 4  # of a batch: two messages each at most, for which half a queue is enough
 GIVE_WAY_SECONDS: Final = 0.05
 
 
@@ -227,7 +226,7 @@ class Feed:
             await self._give_way()
 
     async def _give_way(self) -> None:
-        """Let listeners read: a fetch holds thousands of records, and no client is quick enough for all of them at once."""
+        """Let listeners read: a fetch may hold thousands of records, and nobody is quick enough for all at once."""
         ends_at = time.monotonic() + GIVE_WAY_SECONDS
         await asyncio.sleep(0)
         while any(listener.is_behind() for listener in self._listeners):

@@ -93,9 +93,7 @@ class Push:
                     await asyncio.wait_for(socket.send_str(text), LONGEST_WRITE_SECONDS)
         except (ConnectionError, TimeoutError):
             pass  # gone, or does not read
-        except (
-            Exception
-        ):  # whatever it was: a socket that stays open and is told nothing looks like one without changes
+        except Exception:  # whatever it was: open and told nothing, it would look like a quiet day
             logger.exception("a socket is closed, it cannot be told what changes")
         await _close(socket, request)
 
