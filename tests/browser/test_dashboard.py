@@ -64,6 +64,17 @@ async def test_a_link_signs_in_and_leaves_no_token_in_the_address(browser: Brows
         assert not any(token(STAFF)[:40] in url for url in here.requests), "a token in an address is in every log"
 
 
+@pytest.mark.parametrize("page", ["dashboard", "operations"])
+async def test_a_link_signs_in_where_the_page_is_open_already(browser: Browser, address: str, page: str):
+    """Its fragment alone is new, so that the browser loads nothing."""
+    async with visit(browser, address, None) as here:
+        await here.page.goto(f"{address}/{page}")
+        await expect(here.page.get_by_label("Access token")).to_be_visible()
+        await here.page.goto(f"{address}/{page}#token={token(STAFF)}")
+        await expect(here.page).to_have_url(f"{address}/{page}#/")
+        await expect(here.page.locator("#who")).to_have_text("Grace")
+
+
 async def test_the_form_refuses_a_wrong_token_in_words_and_takes_a_right_one(browser: Browser, address: str):
     async with visit(browser, address, None) as here:
         await here.open()

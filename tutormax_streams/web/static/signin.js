@@ -17,6 +17,13 @@ export async function tokenFromAddress() {
   }
 }
 
+// A link pasted into an open tab changes the fragment alone: loaded anew, the page takes the token out of it.
+addEventListener("hashchange", (event) => {
+  if (!location.hash.startsWith("#token=")) return;
+  event.stopImmediatePropagation(); // to whoever else listens it is no place to go
+  location.reload();
+});
+
 /** Fills `box` with the form. `why` is said above it; `done` is called once the session stands. */
 export function signInForm(box, why, done) {
   const error = make("p", { id: "sign-in-error", class: "form-error", role: "alert" }, why);
