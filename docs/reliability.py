@@ -16,8 +16,10 @@ from tests.faults import campaign
 from tests.faults.registry import FAULTS, Fault
 from tests.faults.results import Result, locked, read
 
+GAVE_UP: Final = "gave up with"
 ALERTS: Final = "alerts"  # noted by runs whose verdict covers announcements
 PAGE: Final = Path(__file__).with_name("reliability.md")
+LARGE: Final = Path(__file__).with_name("benchmarks-large.txt")
 MODULES: Final = campaign.MODULES  # they fill `FAULTS`
 
 
@@ -77,18 +79,32 @@ FOUND: Final[tuple[Found, ...]] = (
         "a worker that has not begun to work ends at once, without an exception",
         "`tests/test_signals.py`",
     ),
+    Found(
+        "A worker that Kafka stopped in the middle of a rebalance ended with 70, the code of a bug, and without a sentence",
+        "kafka-down",
+        "what Kafka is the cause of ends with 3 and says so",
+        "`tests/test_endings.py`",
+    ),
+    Found(
+        "A write to a connection that had closed a moment before was a `RuntimeError` under uvloop, and ended the worker",
+        "kafka-kill9",
+        "it is an error of Kafka's, which clients answer by connecting again",
+        "`tests/batches/test_closed_connections.py`",
+    ),
 )
 
 HEAD: Final = """# Reliability
 
-What happens to rows when something breaks, as measured. Each line is the newest run of one fault by `make faults`: three
-workers (four where scaled) on a real Apache Kafka and PostgreSQL, a steady stream of hard events (duplicates, shuffles,
+What happens to rows when something breaks, as measured. Each line is the newest run of one fault by `make faults` (of
+`soak`: by `make soak`): three workers (four where scaled, one in `soak`) on a real Apache Kafka and PostgreSQL, a steady stream of hard events (duplicates, shuffles,
 corrections, moves, ratings of foreign sessions, feedback before its session, poison), and the fault. Then two verdicts:
 PostgreSQL, the dead letters and the announcements against a brute-force oracle that shares no code with the product, and
 the same once more after all local state was deleted and read back from the changelogs. *lost*, *doubled* and *wrong* count rows and letters
-over both verdicts. *oldest* is the greatest age of an event that was not in its row yet, from the beginning of the fault;
-*fresh after* says how long after the fault's end rows were less than 5 s old again, for good. *gave up* counts workers
-that ended by themselves, with a reason and a code other than 0, and were started again as any orchestrator does.
+over both verdicts. *oldest* is the greatest age of an event that was not in its row yet, from the beginning of the fault
+(which may take minutes: workers killed again and again, a server that is away, a history that is published at once);
+*fresh after* says how long after the fault's end rows were less than 5 s old again, for good, and must lie within what
+is stated of the fault. *gave up* counts workers that ended by themselves, with a reason and a code other than 0, and were
+started again as any orchestrator does. *alerts* among what was noted are those that were told, each once.
 """
 
 
@@ -120,7 +136,7 @@ def page(results: Sequence[Result]) -> str:
         "",
         "## Speed of healing",
         "",
-        healing(runs, SPEED.read_text(encoding="utf-8") if SPEED.exists() else ""),
+        healing(runs, *(path.read_text(encoding="utf-8") if path.exists() else "" for path in (SPEED, LARGE))),
         "",
         "## Faults",
         "",
@@ -170,7 +186,7 @@ def summary(results: Sequence[Result], runs: dict[str, Result]) -> str:
     return " ".join(sentences)
 
 
-def healing(runs: dict[str, Result], benchmarks: str) -> str:
+def healing(runs: dict[str, Result], benchmarks: str, large_benchmark: str) -> str:
     """How quickly things heal, beside what is stated and aimed at."""
 
     def of(name: str, figure: Callable[[Result], float]) -> str:
@@ -180,6 +196,9 @@ def healing(runs: dict[str, Result], benchmarks: str) -> str:
         found = re.search(pattern, benchmarks)
         return (f"{otherwise}, {found[1]}", f"{found[2]} s") if found else (otherwise, "not measured")
 
+    large = re.search(
+        r"recovery of ([\d,]+ tutors x [^,]*, [^:]*): .*extrapolated to [\d,]+ tutors: ([\d.]+) s", large_benchmark
+    )
     warm = by_bench(r"recovery of (\d[^,]*),.*? beyond a start of ([\d.]+) s", "a worker starts again on its disk")
     cold = by_bench(r"\| recovery of ([^|]*), seconds \| (\d+) \|", "the state is read back from nothing")
     one = "one worker of three is killed and stays away: all rows fresh again"
@@ -191,6 +210,13 @@ def healing(runs: dict[str, Result], benchmarks: str) -> str:
             [rolling, of("sigterm", lambda run: run.worst_age), "60 s", "", "[sigterm](#sigterm)"],
             [*warm, "10 s", "", "`make bench`"],
             [*cold, "120 s", "60 s", "`make bench`"],
+            [
+                f"the same, extrapolated from {large[1]}" if large else "the same, from more",
+                f"{large[2]} s" if large else "not measured",
+                "120 s",
+                "60 s",
+                "`python -m benchmarks.scale`",
+            ],
         ],
     )
 
@@ -207,8 +233,12 @@ def details(runs: dict[str, Result]) -> list[str]:
         if result is None:
             lines += ["", "Not run yet."]
         else:
-            figures = [f"{what}: {note:g}" for what, note in result.notes.items() if not isinstance(note, str)]
-            reasons = [f"{what}: `{note}`" for what, note in result.notes.items() if isinstance(note, str)]
+            reasons = [f"{what}: `{note}`" for what, note in result.notes.items() if GAVE_UP in what]
+            figures = [
+                f"{what}: {note if isinstance(note, str) else f'{note:,.10g}'}"
+                for what, note in result.notes.items()
+                if GAVE_UP not in what
+            ]
             if figures:
                 lines += ["", f"Noted: {'; '.join(figures)}."]
             if reasons:
