@@ -1,0 +1,171 @@
+"""Who asks for a tutor that another worker holds: one hop, one deadline, and rows where that leads nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
+from yarl import URL
+
+from tests.web.test_access import KEY, STAFF, Users, signed
+from tutormax_streams.postgres.stored_figures import StoredFigures, StoredTutor
+from tutormax_streams.telemetry import Telemetry
+from tutormax_streams.web.access import Access
+from tutormax_streams.web.answers import DECIMALS, WINDOWS
+from tutormax_streams.web.cors import Cors
+from tutormax_streams.web.guard import Limiter, guard
+from tutormax_streams.web.lookups import FORWARD_SECONDS, HOPS, Lookups
+from tutormax_streams.web.owners import NotHere, Owners
+
+NOW_US = 1_764_504_000_500_000
+BEARER = {"Authorization": f"Bearer {signed({'sub': str(STAFF.user_id)})}"}
+PATIENCE_SECONDS = 20.0  # of who asks: what never ends shows as a failure
+ROW = dict.fromkeys(DECIMALS, 0) | {"performance_tier": "Strong", "sessions_completed": 7}
+
+
+class Elsewhere:
+    """Owners that hold nothing, and say who does."""
+
+    url_of_owner: URL | None = None
+
+    def current(self, tutor_id: str) -> Any:
+        raise NotHere
+
+    trend = current
+
+    def url(self, tutor_id: str) -> URL | None:
+        return self.url_of_owner
+
+
+class Rows:
+    """The committed rows of one tutor."""
+
+    async def tutors(self, tutor_ids: list[str]) -> dict[str, StoredTutor]:
+        instants = dict.fromkeys(WINDOWS, NOW_US - 1_500_000)
+        stored = StoredTutor("t1", "Ada", "active", NOW_US - 1_500_000, dict.fromkeys(WINDOWS, ROW), instants)
+        return {"t1": stored} if "t1" in tutor_ids else {}
+
+    async def prediction(self, tutor_id: str) -> None:
+        return None
+
+
+class Worker:
+    """As much of one as lookups need. `heard`: the header of each request that came, None where it had none."""
+
+    def __init__(self) -> None:
+        self.owners = Elsewhere()
+        self.heard: list[str | None] = []
+        self.telemetry = Telemetry()
+        owners, stored = cast(Owners, self.owners), cast(StoredFigures, Rows())
+        self.lookups = Lookups(owners, stored, lambda: NOW_US, self.telemetry)
+        app = web.Application(middlewares=[guard(Access(KEY, Users()), Limiter(0), lambda: NOW_US, Cors())])
+        for name in ("metrics", "performance", "trends"):
+            app.router.add_get(f"/tutors/{{tutor_id}}/{name}", self._counted(getattr(self.lookups, name)))
+        self.server = TestServer(app)
+
+    def _counted(self, handle: Any) -> Callable[[web.Request], Any]:
+        async def counted(request: web.Request) -> web.StreamResponse:
+            self.heard.append(request.headers.get(HOPS))
+            answer: web.StreamResponse = await handle(request, request.match_info["tutor_id"])
+            return answer
+
+        return counted
+
+    async def ask(self, path: str, **headers: str) -> tuple[int, dict[str, Any], float]:
+        """Status, body, seconds."""
+        began = time.monotonic()
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            ClientSession() as client,
+            client.get(self.server.make_url(path), headers=BEARER | headers) as response,
+        ):
+            return response.status, json.loads(await response.read()), time.monotonic() - began
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[Worker, Worker]]:
+    """Two workers, each of which takes the other for the owner of everything."""
+    async with AsyncExitStack() as stack:
+        one, other = Worker(), Worker()
+        for worker in (one, other):
+            await stack.enter_async_context(worker.server)
+            stack.push_async_callback(worker.lookups.close)
+        one.owners.url_of_owner, other.owners.url_of_owner = other.server.make_url("/"), one.server.make_url("/")
+        yield one, other
+
+
+@pytest.mark.parametrize("begins", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"])
+async def test_an_owner_that_never_answers_costs_its_deadline_and_no_more(pair: tuple[Worker, Worker], begins: bytes):
+    """It takes the connection, and perhaps begins an answer."""
+    worker, _ = pair
+    came: list[bytes] = []
+    ended = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(begins)
+        await ended.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        worker.owners.url_of_owner = URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        answers = await asyncio.gather(
+            *(worker.ask(f"/tutors/t1/{path}") for path in ("metrics", "performance", "metrics?max_age=1", "trends"))
+        )
+        ended.set()
+    (status, metrics, _), (also, performance, _), (too_old, _, _), (no_history, _, _) = answers
+    assert (status, metrics["source"], metrics["age_seconds"]) == (200, "database", 1.5)
+    assert metrics["metrics"]["sessions_completed"] == 7
+    assert (also, performance["source"], performance["performance_tier"]) == (200, "database", "Strong")
+    assert (too_old, no_history) == (503, 503), "rows are 1.5 s old, and nobody else has the history"
+    assert len(came) == len(answers), "each asks the owner once"
+    for _, _, seconds in answers:
+        assert FORWARD_SECONDS - 0.1 < seconds < FORWARD_SECONDS + 2, "the deadline, and the rest on a busy machine"
+
+
+async def test_two_workers_that_take_each_other_for_the_owner_ask_once(pair: tuple[Worker, Worker]):
+    one, other = pair
+    for path, expected in (("metrics", 200), ("performance", 200), ("trends", 503)):
+        one.heard.clear()
+        other.heard.clear()
+        status, body, _ = await one.ask(f"/tutors/t1/{path}")
+        assert (status, body.get("source")) == (expected, "database" if expected == 200 else None), body
+        assert (one.heard, other.heard) == ([None], ["1"]), "one hop, and none back"
+    assert [worker.telemetry.value("lookups", source="forwarded") for worker in pair] == [0, 0], "no answer, no forward"
+
+
+@pytest.mark.parametrize("said", ["1", "", "0"])
+@pytest.mark.parametrize("path", ["metrics", "performance", "trends"])
+async def test_what_was_forwarded_is_asked_of_nobody_else(pair: tuple[Worker, Worker], path: str, said: str):
+    """Not even of the rows: the worker that forwarded it has those, too, and knows what age will do."""
+    one, other = pair
+    status, body, _ = await one.ask(f"/tutors/t1/{path}", **{HOPS: said})
+    assert (status, body["success"], other.heard) == (503, False, [])
+    assert (one.heard, "source" in body) == ([said], False)
+
+
+async def test_what_the_owner_refuses_is_refused_and_nobody_is_let_in_by_the_header(pair: tuple[Worker, Worker]):
+    one, other = pair
+
+    async def too_many(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == BEARER["Authorization"]
+        return web.json_response({"of": str(request.rel_url)}, status=429, headers={"Retry-After": "7"})
+
+    app = web.Application()
+    app.router.add_get("/tutors/{tutor_id}/metrics", too_many)
+    async with TestServer(app) as owner, ClientSession() as client:
+        one.owners.url_of_owner = owner.make_url("/")
+        url = one.server.make_url("/tutors/t1/metrics?window=7day")
+        async with client.get(url, headers=BEARER) as response:
+            assert (response.status, response.headers["Retry-After"]) == (429, "7")
+            assert (await response.json())["of"] == "/tutors/t1/metrics?window=7day"
+        async with client.get(url, headers={HOPS: "1"}) as response:
+            assert response.status == 401
+    assert other.heard == []
