@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -23,8 +25,8 @@ from tests.flow.processes import Worker
 from tests.flow.stories import Deploy
 from tests.flow.streams import NeverReads, Stream, listening, resident_bytes
 from tests.flow.users import KEY, STAFF, STRANGER, TUTOR, token
-from tests.oracle import DAY_US, instant_us
-from tests.samples import feedback_payload, session_payload, tutor_payload
+from tests.oracle import DAY_US, Oracle, Payload, instant_us
+from tests.samples import feedback_payload, session_payload, tutor_event_payload, tutor_payload
 from tutormax_streams.web.push import LONGEST_WRITE_SECONDS
 
 TUTORS = 12
@@ -60,19 +62,59 @@ def strictly(worker: Worker, path: str) -> tuple[int, str | None]:
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
     """The oracle's row as a lookup shows it, rounded as the platform does."""
-    one = {"first_session_success_rate", "reschedule_rate", "learning_objectives_met_pct", "response_time_avg_minutes"}
     return {
-        name: round(value, 1) if name in one and value is not None else value
+        name: round(value, 1) if name in RATES and value is not None else value
         for name, value in row.items()
         if name in SHOWN
     }
 
 
-SHOWN = (
-    "sessions_completed", "avg_rating", "first_session_success_rate", "reschedule_rate", "no_show_count",
-    "engagement_score", "learning_objectives_met_pct", "response_time_avg_minutes",
-)  # fmt: skip
+def assert_true(told: dict[str, Any], oracle: Oracle) -> None:
+    """Every figure of an answer about one tutor, of one window or of all, is the oracle's as of the answer's instant."""
+    expected = oracle.metrics(told["tutor_id"], instant_us(told["as_of"]))
+    for window, figures in (told.get("windows") or {told["window"]: told["metrics"]}).items():
+        right = shown(expected[window])
+        assert {name: figures[name] for name in right} == right, f"never a false zero: {window} of {told}"
+
+
+RATES = ("first_session_success_rate", "reschedule_rate", "learning_objectives_met_pct", "response_time_avg_minutes")
+SHOWN = ("performance_tier", "sessions_completed", "avg_rating", "no_show_count", "engagement_score", *RATES)
 WINDOWS = ("7day", "30day", "90day")
+OLD = "t7"
+"""A tutor with sessions that have left the longest window, and were in it within the last 30 days."""
+
+
+def story(number: int, now_us: int) -> Iterator[tuple[str, Payload]]:
+    """What happened to a tutor: as many sessions as its number says, one a day, and of everything some. t9 alone has one
+    rating."""
+    tutor_id = f"t{number}"
+    for m in range(number):
+        id_, mixed = f"s{number}-{m}", number + m
+        changes = {
+            "session_number": 1 if m % 3 == 0 else 2,
+            "no_show": (mixed + m) % 8 == 7,
+            "tutor_initiated_reschedule": mixed % 6 == 5,
+            "learning_objectives_met": mixed % 5 != 2,
+            "engagement_score": (40 + (7 * number + 11 * m) % 60) / 100,
+            "late_start_minutes": 12 if mixed % 4 == 3 else 0,
+        }
+        start_us = now_us - (m + 1) * DAY_US
+        yield "sessions", session_payload(id_, tutor_id, start_us, now_us - DAY_US // 2, **changes)
+        if m == 0 or (m % 3 == 0 and number != 9):
+            yield "feedback", feedback_payload(f"f{number}-{m}", id_, tutor_id, 1 + mixed % 5, now_us - DAY_US // 4)
+    for k in range(number % 4):
+        told = {"metadata": {"response_time_minutes": 3.37 * number + 2.9 * k}}
+        at_us = now_us - (5 * k + 1) * DAY_US
+        yield "tutor-events", tutor_event_payload(f"r{number}-{k}", tutor_id, "message_response", at_us, **told)
+    if number % 3 == 1:
+        yield "tutor-events", tutor_event_payload(f"l{number}", tutor_id, "login", now_us - 2 * DAY_US)
+    for days in (100, 118) if tutor_id == OLD else ():
+        id_, start_us = f"s{number}-old{days}", now_us - days * DAY_US
+        changes = {"session_number": 1, "learning_objectives_met": days == 100}
+        yield "sessions", session_payload(id_, tutor_id, start_us, start_us + DAY_US, **changes)
+        yield "feedback", feedback_payload(f"f{id_}", id_, tutor_id, 5 if days == 100 else 3, start_us + DAY_US)
+        told = {"metadata": {"response_time_minutes": days / 7}}
+        yield "tutor-events", tutor_event_payload(f"r{id_}", tutor_id, "message_response", start_us, **told)
 
 
 @pytest.fixture(scope="module")
@@ -93,20 +135,7 @@ def looked_up(deploy: Deploy, new_database: Callable[[], str]) -> Deployment:
             await worker.until_ready()
         await deployment.tell(
             *(("tutors", tutor_payload(f"t{n}", now_us)) for n in range(TUTORS)),
-            *(
-                (
-                    "sessions",
-                    session_payload(
-                        f"s{n}-{m}", f"t{n}", now_us - (m + 1) * DAY_US, now_us - DAY_US // 2, no_show=m == n
-                    ),
-                )
-                for n in range(TUTORS)
-                for m in range(n)
-            ),
-            *(
-                ("feedback", feedback_payload(f"f{n}", f"s{n}-0", f"t{n}", 1 + n % 5, now_us - DAY_US // 4))
-                for n in range(1, TUTORS)
-            ),
+            *(event for n in range(TUTORS) for event in story(n, now_us)),
         )
         await deployment.assert_right()
 
@@ -120,17 +149,29 @@ def test_every_worker_answers_for_every_tutor_with_the_oracles_figures(looked_up
     for number in range(TUTORS):
         for worker in looked_up.workers:
             for window in WINDOWS:
+                began_us = time.time_ns() // 1000
                 status, body = ask(worker, f"/tutors/t{number}/metrics?window={window}")
                 assert (status, body["source"], body["tutor_id"]) == (200, "stream", f"t{number}")
                 assert body["age_seconds"] < 1
-                expected = shown(oracle.metrics(f"t{number}", time.time_ns() // 1000)[window])
-                assert {key: body["metrics"][key] for key in expected} == expected
+                assert began_us <= instant_us(body["as_of"]) <= time.time_ns() // 1000
+                assert_true(body, oracle)
     served = {worker.name: worker.metric("lookups", source="stream") for worker in looked_up.workers}
     assert all(served.values()), f"each owns some tutors: {served}"
     assert sum(worker.metric("lookups", source="forwarded") for worker in looked_up.workers) > 0
+    now_us = time.time_ns() // 1000
+    rows = [row for n in range(TUTORS) for row in oracle.metrics(f"t{n}", now_us).values()]
+    for name in SHOWN:
+        values = {row[name] for row in rows} - {None}
+        assert len(values) > 2, f"nothing is shown where {name} is hardly ever anything else: {values}"
+        assert name not in RATES or any(round(value, 1) != value for value in values), "rounding shows"
 
 
 def test_performance_says_why_it_is_this_tier(looked_up: Deployment):
+    oracle = looked_up.oracle()
+    for number in range(TUTORS):
+        status, body = ask(looked_up.workers[number % 3], f"/tutors/t{number}/performance")
+        assert (status, body["source"], set(body["windows"])) == (200, "stream", set(WINDOWS))
+        assert_true(body, oracle)
     status, body = ask(looked_up.workers[0], "/api/tutors/t5/performance")
     assert status == 200
     assert body["performance_tier"] == body["windows"]["30day"]["performance_tier"]
@@ -187,14 +228,20 @@ def test_a_tutor_that_the_platform_wrote_into_its_table_itself_is_known(looked_u
 
 def test_a_trend_is_what_the_oracle_says_of_each_day(looked_up: Deployment):
     oracle = looked_up.oracle()
-    for worker in looked_up.workers:
-        status, body = ask(worker, "/tutors/t9/trends?window=7day")
-        assert status == 200
-        assert len(body["days"]) == 30
-        for day in body["days"]:
-            at_us = instant_us(day["as_of"])
-            expected = shown(oracle.metrics("t9", at_us)["7day"])
-            assert {key: day[key] for key in expected} == expected, day["as_of"]
+    for worker, tutor_id, window in itertools.product(looked_up.workers, ("t9", OLD), WINDOWS):
+        status, body = ask(worker, f"/tutors/{tutor_id}/trends?window={window}")
+        assert (status, body["window"], body["source"]) == (200, window, "stream")
+        instants = [instant_us(day["as_of"]) for day in body["days"]]
+        assert instants == [instants[-1] - days * DAY_US for days in range(29, -1, -1)]
+        assert abs(instants[-1] - instant_us(body["as_of"])) < 1_000_000
+        for day, at_us in zip(body["days"], instants, strict=True):
+            expected = shown(oracle.metrics(tutor_id, at_us)[window])
+            assert {key: day[key] for key in expected} == expected, (tutor_id, window, day["as_of"])
+        if (tutor_id, window) == (OLD, "90day"):
+            first, eleven_days_ago, last = body["days"][0], body["days"][18], body["days"][-1]
+            told = [(day["avg_rating"], day["first_session_success_rate"]) for day in (first, eleven_days_ago)]
+            assert told == [(4.0, 50.0), (5.0, 100.0)], "the older one has left the window by then"
+            assert last["avg_rating"] < 4, "and so has the other"
 
 
 def test_the_sessions_behind_a_figure_are_those_of_the_oracle(looked_up: Deployment):
@@ -342,7 +389,7 @@ async def test_a_socket_speaks_the_platforms_messages(looked_up: Deployment):
             while (answered := await socket.receive_json(timeout=10))["data"] != {"pong": True}:
                 assert answered["type"] == "analytics_update"
             now_us, number, update = time.time_ns() // 1000, 0, answered
-            while update["type"] == "analytics_update":
+            while update["type"] != "metrics_update":  # totals, alerts
                 number += 1
                 assert number < 20
                 await looked_up.tell(("sessions", session_payload(f"ws-{number}", "t2", now_us - DAY_US, now_us)))
@@ -440,6 +487,27 @@ async def load(deployment: Deployment, moving: Moving) -> None:
         await asyncio.sleep(0.2)
 
 
+async def joined(worker: Worker, oracle: Oracle) -> Counter[str]:
+    """How often a worker that begins answered with what (a source, no connection or 503), until it is a member like
+    the others. It is asked for tutors that rest from its start on: what it says of them is right or it says nothing."""
+    heard = Counter[str]()
+    for number in itertools.count():
+        path = "performance" if number % 2 else "metrics?window=90day"
+        try:
+            status, body = await asyncio.to_thread(ask, worker, f"/tutors/t{number * 5 % TUTORS}/{path}")
+        except OSError:
+            heard["no connection"] += 1
+            await asyncio.sleep(0.1)
+            continue
+        assert status in (200, 503), body
+        if status == 200:
+            assert_true(body, oracle)
+        heard[body["source"] if status == 200 else "503"] += 1
+        if heard["stream"] > 3 * TUTORS:
+            break
+    return heard
+
+
 async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deployment):
     """Under load one worker of three is killed, and another begins: two rebalances. Tutors that rest have one right
     answer; those that the load is about have one for every event."""
@@ -457,17 +525,18 @@ async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deploym
     ]
     assert any("no answer" in problem["text"] for problem in silent["problems"])
     assert "no answer" in {entry["state"] for entry in silent["partitions"]}
-    looked_up.worker().start()
-    sources, refused = set(), 0
+    joins = looked_up.worker()
+    joins.start()
+    joining = asyncio.create_task(joined(joins, oracle))
+    sources, refused, rounds = set(), 0, 0
     began = time.monotonic()
     while time.monotonic() < began + 40:
+        rounds += 1
         for number in range(TUTORS):
-            status, body = await asyncio.to_thread(
-                ask, (first, third)[number % 2], f"/tutors/t{number}/metrics?window=90day"
-            )
+            path = "performance" if (rounds + number) % 2 else f"metrics?window={WINDOWS[rounds % 3]}"
+            status, body = await asyncio.to_thread(ask, (first, third)[number % 2], f"/tutors/t{number}/{path}")
             assert status == 200, body
-            expected = shown(oracle.metrics(f"t{number}", time.time_ns() // 1000)["90day"])
-            assert {key: body["metrics"][key] for key in expected} == expected, f"never a false zero: {body}"
+            assert_true(body, oracle)
             sources.add(body["source"])
             if body["source"] == "database":
                 strict, wait = await asyncio.to_thread(strictly, first, f"/tutors/t{number}/metrics?max_age=0.001")
@@ -482,6 +551,7 @@ async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deploym
     loading.cancel()
     assert sources == set(moving.judged) == {"stream", "database"}
     assert refused, "rows that are too old for who asks are refused, and when to come back is said"
+    assert (await asyncio.wait_for(joining, 60))["stream"] > 0
     await eventually(lambda: ask(first, "/tutors/t7/metrics?max_age=1")[0] == 200)
 
 
