@@ -12,7 +12,8 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, LiteralString, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import psycopg
@@ -20,12 +21,13 @@ import pytest
 
 from tests.flow import users
 from tests.flow.driver import Deployment, eventually
+from tests.flow.judge import rows
 from tests.flow.moving import Moving
 from tests.flow.processes import Worker
 from tests.flow.stories import Deploy
 from tests.flow.streams import NeverReads, Stream, listening, resident_bytes
 from tests.flow.users import KEY, STAFF, STRANGER, TUTOR, token
-from tests.oracle import DAY_US, Oracle, Payload, instant_us
+from tests.oracle import DAY_US, TIER_NAME, WINDOW_NAME, Oracle, Payload, instant_us
 from tests.samples import feedback_payload, session_payload, tutor_event_payload, tutor_payload
 from tutormax_streams.web.push import LONGEST_WRITE_SECONDS
 
@@ -80,6 +82,7 @@ def assert_true(told: dict[str, Any], oracle: Oracle) -> None:
 RATES = ("first_session_success_rate", "reschedule_rate", "learning_objectives_met_pct", "response_time_avg_minutes")
 SHOWN = ("performance_tier", "sessions_completed", "avg_rating", "no_show_count", "engagement_score", *RATES)
 WINDOWS = ("7day", "30day", "90day")
+Told = TypeVar("Told")
 OLD = "t7"
 """A tutor with sessions that have left the longest window, and were in it within the last 30 days."""
 
@@ -159,9 +162,9 @@ def test_every_worker_answers_for_every_tutor_with_the_oracles_figures(looked_up
     assert all(served.values()), f"each owns some tutors: {served}"
     assert sum(worker.metric("lookups", source="forwarded") for worker in looked_up.workers) > 0
     now_us = time.time_ns() // 1000
-    rows = [row for n in range(TUTORS) for row in oracle.metrics(f"t{n}", now_us).values()]
+    right = [row for n in range(TUTORS) for row in oracle.metrics(f"t{n}", now_us).values()]
     for name in SHOWN:
-        values = {row[name] for row in rows} - {None}
+        values = {row[name] for row in right} - {None}
         assert len(values) > 2, f"nothing is shown where {name} is hardly ever anything else: {values}"
         assert name not in RATES or any(round(value, 1) != value for value in values), "rounding shows"
 
@@ -275,29 +278,119 @@ def test_the_sessions_behind_a_figure_are_those_of_the_oracle(looked_up: Deploym
 def test_lists_are_complete_in_order_and_paged(looked_up: Deployment):
     worker = looked_up.workers[0]
     for sort in ("tutor_id", "-tutor_name", "avg_rating", "-avg_rating", "-sessions_completed"):
-        seen: list[dict[str, Any]] = []
-        cursor = ""
-        while True:
-            status, body = ask(worker, f"/tutors?sort={sort}&limit=5&cursor={cursor}")
-            assert status == 200, body
-            seen += body["tutors"]
-            cursor = body["next_cursor"]
-            if not cursor:
-                break
+        seen = pages(worker, f"sort={sort}")
         assert sorted(row["tutor_id"] for row in seen) == sorted(f"t{n}" for n in range(TUTORS)), sort
         values = [row[sort.lstrip("-")] for row in seen]
         known = [value for value in values if value is not None]
         assert values == known + [None] * (len(values) - len(known)), "nothing to stand on comes last"
         assert known == sorted(known, reverse=sort.startswith("-")), sort
     assert [row["tutor_id"] for row in ask(worker, "/tutors?search=t11")[1]["tutors"]] == ["t11"]
-    tiers = {row["tutor_id"]: row["performance_tier"] for row in seen}
-    at_risk = ask(worker, "/tutors?tier=At%20Risk&limit=500")[1]["tutors"]
-    assert {row["tutor_id"] for row in at_risk} == {id_ for id_, tier in tiers.items() if tier == "At Risk"}
     body = ask(worker, "/tutors/metrics?ids=t2,nobody,t1&window=90day")[1]
     assert ([row["tutor_id"] for row in body["tutors"]], body["unknown"]) == (["t2", "t1"], ["nobody"])
-    totals = ask(worker, "/dashboard/analytics")[1]
-    assert (totals["total_tutors"], totals["active_tutors"]) == (TUTORS, TUTORS)
-    assert sum(totals["performance_distribution"].values()) == TUTORS
+
+
+def pages(worker: Worker, query: str) -> list[dict[str, Any]]:
+    """All lines of a list, five at a time. `now`: of the answer that a line came with."""
+    seen: list[dict[str, Any]] = []
+    cursor = ""
+    while cursor is not None:
+        status, body = ask(worker, f"/tutors?{query}&limit=5&cursor={cursor}")
+        assert status == 200, body
+        seen += [{**line, "now": body["timestamp"]} for line in body["tutors"]]
+        cursor = body["next_cursor"]
+    return seen
+
+
+def with_rows(deployment: Deployment, told: Callable[[], Told]) -> tuple[dict[tuple[str, str], dict[str, Any]], Told]:
+    """What is told while no row changes; and by tutor and window the figures that the oracle has for the rows' instants,
+    which are `at_us`."""
+
+    def instants() -> dict[tuple[str, str], int]:
+        query: LiteralString = 'SELECT tutor_id, "window", calculation_date FROM tutor_performance_metrics'
+        names = {name: window for window, name in WINDOW_NAME.items()}
+        stored = rows(deployment.database, query)
+        return {(row["tutor_id"], names[row["window"]]): row["calculation_date"] for row in stored}
+
+    oracle = deployment.oracle()
+    for _ in range(20):
+        before, answer = instants(), told()
+        if instants() == before:
+            return {
+                (id_, w): {**oracle.metrics(id_, at_us)[w], "at_us": at_us} for (id_, w), at_us in before.items()
+            }, answer
+    raise AssertionError("rows changed all the while")
+
+
+def assert_as_old(line: dict[str, Any], at_us: int, now: str) -> None:
+    assert instant_us(line["as_of"]) == at_us
+    assert line["age_seconds"] == round((instant_us(now) - at_us) / 1e6, 3)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_line_of_a_list_is_its_row_in_the_order_of_the_rows(looked_up: Deployment, window: str):
+    for worker, sort in zip(itertools.cycle(looked_up.workers), (*RATES, "avg_rating", "-no_show_count"), strict=False):
+        figures, lines = with_rows(looked_up, partial(pages, worker, f"sort={sort}&window={window}"))
+        assert sorted(line["tutor_id"] for line in lines) == sorted(f"t{n}" for n in range(TUTORS))
+        stored = [figures[line["tutor_id"], window] for line in lines]
+        known = [row[sort.removeprefix("-")] for row in stored if row[sort.removeprefix("-")] is not None]
+        assert known == sorted(known, reverse=sort.startswith("-")), "by the row's decimals, not by the shown ones"
+        assert [row[sort.removeprefix("-")] for row in stored[: len(known)]] == known
+        for line, row in zip(lines, stored, strict=True):
+            assert {name: line[name] for name in SHOWN} == shown(row), line
+            assert_as_old(line, row["at_us"], line["now"])
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_batch_is_the_rows_of_its_window(looked_up: Deployment, window: str):
+    path = f"/tutors/metrics?window={window}&ids={','.join(f't{n}' for n in range(TUTORS))}"
+    figures, (status, body) = with_rows(looked_up, partial(ask, looked_up.workers[2], path))
+    assert (status, body["window"], len(body["tutors"])) == (200, window, TUTORS)
+    for line in body["tutors"]:
+        row = figures[line["tutor_id"], window]
+        assert {name: line["metrics"][name] for name in SHOWN} == shown(row), line
+        assert_as_old(line, row["at_us"], body["timestamp"])
+        assert instant_us(line["calculation_date"]) == row["at_us"]
+        assert (line["window"], line["source"]) == (window, "database")
+
+
+def test_a_list_of_one_tier_has_all_tutors_of_that_tier_in_that_window(looked_up: Deployment):
+    for window in WINDOWS:
+        found = dict[str, list[str]]()
+        for tier in TIER_NAME:
+            query = f"tier={quote(tier)}&window={window}&sort=-engagement_score"
+            figures, lines = with_rows(looked_up, partial(pages, looked_up.workers[0], query))
+            found[tier] = [line["tutor_id"] for line in lines]
+            expected = {f"t{n}" for n in range(TUTORS) if figures[f"t{n}", window]["performance_tier"] == tier}
+            assert (set(found[tier]), len(lines)) == (expected, len(expected))
+            engaged = [line["engagement_score"] for line in lines if line["engagement_score"] is not None]
+            assert engaged == sorted(engaged, reverse=True)
+        assert sorted(len(ids) > 1 for ids in found.values())[-2:] == [True, True], (
+            f"two of them show something: {found}"
+        )
+
+
+def test_totals_are_sums_over_all_tutors(looked_up: Deployment):
+    figures, (status, totals) = with_rows(looked_up, partial(ask, looked_up.workers[0], "/dashboard/analytics"))
+    month = [row for (_, window), row in figures.items() if window == "30day"]
+    assert (status, totals["total_tutors"], totals["active_tutors"], len(month)) == (200, TUTORS, TUTORS, TUTORS)
+    tiers = Counter(row["performance_tier"] for row in month)
+    assert totals["performance_distribution"] == {tier: tiers[tier] for tier in TIER_NAME}
+    assert totals["alerts_count"] == {
+        "critical": tiers["At Risk"] + tiers["Needs Attention"],
+        "warning": tiers["Developing"],
+        "info": 0,
+    }
+    assert all(totals["alerts_count"][level] for level in ("critical", "warning")), "else nothing is shown"
+    for told, name in (("avg_rating", "avg_rating"), ("avg_engagement_score", "engagement_score")):
+        values = [row[name] for row in month if row[name] is not None]
+        assert 0 < len(values) < TUTORS, "who has no figure does not count as a zero"
+        assert totals[told] == pytest.approx(sum(values) / len(values), abs=0.005 + 1e-9)
+        assert totals[told] == round(totals[told], 2)
+    for days in (7, 30):
+        sessions = [row["sessions_completed"] for (_, window), row in figures.items() if window == f"{days}day"]
+        assert totals[f"total_sessions_{days}day"] == sum(sessions)
+    assert totals["total_sessions_7day"] < totals["total_sessions_30day"]
+    assert instant_us(totals["oldest_as_of"]) == min(row["at_us"] for row in month)
 
 
 @pytest.mark.parametrize(
