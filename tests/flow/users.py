@@ -13,6 +13,9 @@ from tutormax_streams.web.access import token_for
 KEY: Final = "5f3b8f1d0c7e4a52b9d6e8f7a1c2d3e4"
 STAFF, TUTOR, STRANGER = 1, 2, 404
 
+given = set[str]()
+"""Every token of this process."""
+
 FACTORS: Final = '{"no_show_rate_30d": {"importance": 0.4, "value": 0.25}}'
 PREDICTIONS_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS churn_predictions (
@@ -68,4 +71,6 @@ def predict(database: str, tutor_id: str, score: int, level: str) -> None:
 
 def token(user_id: int) -> str:
     """For an hour: longer than any test runs."""
-    return token_for(user_id, KEY, expires_at=time.time() + 3600)
+    made = token_for(user_id, KEY, expires_at=time.time() + 3600)
+    given.add(made)
+    return made
