@@ -29,6 +29,7 @@ from tests.flow.streams import NeverReads, Stream, listening, resident_bytes
 from tests.flow.users import KEY, STAFF, STRANGER, TUTOR, token
 from tests.oracle import DAY_US, TIER_NAME, WINDOW_NAME, Oracle, Payload, instant_us
 from tests.samples import feedback_payload, session_payload, tutor_event_payload, tutor_payload
+from tutormax_streams.batches import Partitioner
 from tutormax_streams.web.push import LONGEST_WRITE_SECONDS
 
 TUTORS = 12
@@ -456,6 +457,35 @@ async def test_the_state_of_operations_names_every_worker_and_every_partition_on
         assert (body["all_well"], body["problems"]) == (True, [])
         assert ask(worker, "/operations/state", TUTOR)[0] == 403
         assert ask(worker, "/operations/state", None)[0] == 401
+
+
+async def test_who_asks_for_a_tutor_of_a_frozen_worker_gets_rows_and_soon(looked_up: Deployment):
+    """The kernel still takes connections for it, and nothing answers them."""
+    oracle = looked_up.oracle()
+    held = (await asyncio.to_thread(ask, looked_up.workers[0], "/operations/state"))[1]["partitions"]
+    partition = Partitioner(looked_up.settings.kafka_partitions)
+    frozen = next(worker for worker in looked_up.workers if worker.name == held[partition("t9")]["owner"])
+    asked = next(worker for worker in looked_up.workers if worker is not frozen)
+
+    def timed(path: str) -> tuple[int, dict[str, Any], float]:
+        began = time.monotonic()
+        return *ask(asked, f"/tutors/t9/{path}"), time.monotonic() - began
+
+    frozen.freeze()
+    try:
+        answers = await asyncio.gather(
+            *(asyncio.to_thread(timed, path) for path in ("metrics?window=90day", "performance", "trends"))
+        )
+    finally:
+        frozen.thaw()
+    (status, metrics, _), (also, performance, _), (no_history, _, _) = answers
+    assert (status, also, no_history) == (200, 200, 503), "only the owner knows how it was day by day"
+    for body in (metrics, performance):
+        assert body["source"] == "database"
+        assert_true(body, oracle)
+    assert max(seconds for _, _, seconds in answers) < 5
+    await eventually(lambda: timed("metrics")[1]["source"] == "stream")
+    await frozen.until_ready()
 
 
 class Anything:
