@@ -6,6 +6,7 @@ Whatever is published through `Deployment` is remembered, so that at any time th
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import subprocess
 import time
@@ -287,6 +288,17 @@ class Deployment:
                 return
             assert time.monotonic() < deadline, f"{judge.shown(differences)}\n{self._last_words()}"
             await asyncio.sleep(1.0)
+
+    async def assert_told(self) -> None:
+        """Every alert that stands was told, and every alert that was told makes up what stands."""
+        deadline = time.monotonic() + CONVERGENCE_SECONDS
+        while True:
+            told = [json.loads(record.value) for record in await self.read(self.topics.alerts)]
+            differences = await asyncio.to_thread(judge.untold_alerts, self.database, told)
+            if not differences:
+                return
+            assert time.monotonic() < deadline, f"{judge.shown(differences)}\n{self._last_words()}"
+            await asyncio.sleep(0.5)
 
     def rows_of(self, tutor_id: str) -> dict[str, Any]:
         """The current metrics rows of a tutor, by window."""

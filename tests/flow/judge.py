@@ -5,6 +5,7 @@ Every function answers with differences, which are sentences; an empty list is a
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -120,17 +121,68 @@ def wrong_announcements(announced: Iterable[Row], oracle: Oracle) -> list[Differ
 
 
 def untold_alerts(url: str, told: Iterable[Row]) -> list[Difference]:
-    """Alerts that wait, and numbers that are missing among those that were told; one that came twice does no harm."""
+    """Alerts that wait; numbers that are missing among those that were told; a number or a change that was told in two
+    ways; and what they fold to, where that is not what stands announced. One that came twice does no harm."""
     waiting = rows(url, "SELECT tutor_id, sequence FROM tutormax_streams.alert_outbox")
     differences: list[Difference] = [Lost(f"alert {row['sequence']} of {row['tutor_id']} waits") for row in waiting]
-    heard: dict[str, set[int]] = {}
+    heard: dict[str, dict[int, Row]] = {}
     for alert in told:
-        heard.setdefault(alert["tutor_id"], set()).add(alert["sequence"])
-    for tutor_id, sequences in heard.items():
-        differences += [
-            Lost(f"nobody was told of alert {number} of {tutor_id}")
-            for number in set(range(1, max(sequences))) - sequences
-        ]
+        tutor_id, number = alert["tutor_id"], alert["sequence"]
+        if heard.setdefault(tutor_id, {}).setdefault(number, alert) != alert:
+            differences.append(Doubled(f"alert {number} of {tutor_id} was told in two ways"))
+    announced = {
+        row["tutor_id"]: json.loads(row["payload"])
+        for row in rows(url, "SELECT tutor_id, payload FROM tutormax_streams.announced")
+    }
+    for tutor_id in heard.keys() | announced.keys():
+        differences += unlike_announced(tutor_id, heard.get(tutor_id, {}), announced.get(tutor_id))
+    return differences
+
+
+def unlike_announced(tutor_id: str, heard: Mapping[int, Row], announced: Row | None) -> list[Difference]:
+    """Of one tutor, `heard` by number."""
+    if announced is None:
+        return [Lost(f"{len(heard)} alerts of {tutor_id} were told, and none stands announced")]
+    most = announced.get("sequence", 0)
+    differences: list[Difference] = [
+        Lost(f"nobody was told of alert {number} of {tutor_id}") for number in set(range(1, most + 1)) - heard.keys()
+    ]
+    differences += [
+        Doubled(f"alert {number} of {tutor_id} was told and does not stand") for number in heard if number > most
+    ]
+    if differences:
+        return differences  # what they fold to says nothing new
+    tier: str | None = None
+    standing: dict[str, Row] = {}
+    changes: set[str] = set()
+    for number, alert in sorted(heard.items()):
+        what = f"alert {number} of {tutor_id} ({alert['type']})"
+        if alert["id"] != f"{tutor_id}/{alert['type']}/{number}":
+            differences.append(Wrong(f"{what} is called {alert['id']}"))
+        change = json.dumps(
+            {name: value for name, value in alert.items() if name not in ("id", "sequence")}, sort_keys=True
+        )
+        if change in changes:
+            differences.append(Doubled(f"{what} tells what was told under another id"))
+        changes.add(change)
+        if alert["type"] == "tier.changed":
+            if alert["old_tier"] != (tier or alert["old_tier"]) or alert["new_tier"] == alert["old_tier"]:
+                differences.append(Wrong(f"{what}: from {alert['old_tier']} to {alert['new_tier']}, and {tier} stood"))
+            tier = alert["new_tier"]
+        elif alert["type"] in ("alert.raised", "alert.cleared"):
+            stood = standing.pop(alert["figure"], {}).get("severity")
+            if alert["old_severity"] != stood or alert.get("severity") == stood:
+                differences.append(Wrong(f"{what}: {alert['figure']} was {alert['old_severity']}, and {stood} stood"))
+            if alert["type"] == "alert.raised":
+                standing[alert["figure"]] = {**alert, "tutor_name": None}
+    stands = {alert["figure"]: {"tutor_name": None, **alert} for alert in announced.get("standing", ())}
+    if stands != standing:
+        differences.append(Wrong(f"alerts of {tutor_id} that stand: {stands}; that were told: {standing}"))
+    levels = sorted(alert["severity"] for alert in standing.values())
+    if levels != sorted(announced.get("levels", {}).values()):
+        differences.append(Wrong(f"levels of {tutor_id}: {announced.get('levels')}; that were told: {levels}"))
+    if tier not in (None, announced.get("tier")):
+        differences.append(Wrong(f"the tier of {tutor_id}: {announced.get('tier')}; that was told: {tier}"))
     return differences
 
 

@@ -66,3 +66,4 @@ async def test_what_a_history_passes_through_is_not_told_and_a_change_after_it_i
     assert (told[0]["old_tier"], told[0]["new_tier"]) == ("Exemplary", "Needs Attention")
     assert (told[1]["severity"], told[1]["value"], told[1]["old_severity"]) == ("critical", 2.0, None)
     assert len(await told_of(living, BAD)) == 1
+    await living.assert_told()

@@ -551,6 +551,7 @@ async def test_what_falls_below_its_threshold_is_told_once(looked_up: Deployment
         await eventually(lambda: [task for task in seen["intervention"] if task["task_type"] == "review"])
         listening.cancel()
     await looked_up.quiet()
+    await looked_up.assert_told()
     raised = [
         json.loads(record.value) for record in await looked_up.read(looked_up.topics.alerts) if record.key == b"t9"
     ]
