@@ -150,6 +150,8 @@ def test_a_tutor_reads_itself_and_staff_everyone():
     assert [student.may_read("t1"), student._replace(tutor_id="t1").may_read("t1")] == [False, False]
     assert student._replace(is_superuser=True).may_read("t1")
     assert TUTOR._replace(roles=("people_ops",)).is_staff, "values and names alike"
+    for role in ("ADMIN", "OPERATIONS_MANAGER", "PEOPLE_OPS"):
+        assert student._replace(roles=(role,)).may_read("t2"), role
 
 
 async def test_rows_are_remembered_for_a_while_and_longer_only_while_the_database_is_away(users: Users):

@@ -110,6 +110,26 @@ async def test_who_does_not_read_is_hung_up_on(served: tuple[Feed, int], path: s
     client.close()
 
 
+@pytest.mark.parametrize("path", ["/events", "/ws/dashboard"])
+async def test_who_has_long_been_here_comes_back_and_is_asked_again_who_it_is(
+    served: tuple[Feed, int], monkeypatch: pytest.MonkeyPatch, path: str
+):
+    """A role that was taken away, or a token that has expired, ends what is told."""
+    monkeypatch.setattr(push_module, "LONGEST_SECONDS", 0.2)
+    monkeypatch.setattr(push_module, "HEARTBEAT_SECONDS", 0.3)
+    feed, port = served
+    bearer = {"Authorization": f"Bearer {signed({'sub': str(STAFF.user_id)})}"}
+    async with ClientSession(headers=bearer) as client:
+        if path == "/events":
+            async with client.get(f"http://127.0.0.1:{port}{path}") as response:
+                assert b"retry" in await asyncio.wait_for(response.read(), 5)
+        else:
+            async with client.ws_connect(f"http://127.0.0.1:{port}{path}") as ws:
+                assert [message.type async for message in ws] == [WSMsgType.TEXT]
+                assert ws.closed
+    await eventually(lambda: not feed._listeners)
+
+
 @asynccontextmanager
 async def socket(port: int) -> AsyncIterator[ClientWebSocketResponse]:
     bearer = {"Authorization": f"Bearer {signed({'sub': str(STAFF.user_id)})}"}
