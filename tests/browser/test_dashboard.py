@@ -8,7 +8,7 @@ import re
 import time
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.browser.conftest import MANY, TUTORS
 from tests.browser.visits import PHONE, WIDE, Visit, visit
@@ -200,9 +200,14 @@ async def test_an_event_changes_the_figure_on_the_open_page_within_seconds(
 
 
 async def test_the_chart_of_tiers_outlives_being_loaded_again(browser: Browser, address: str):
+    async def late(route: Route) -> None:
+        await asyncio.sleep(1.1)
+        await route.continue_()
+
     async with visit(browser, address) as here:
-        await here.open("#/")
         page = here.page
+        await page.route("**/dashboard/analytics", late)
+        await here.open("#/")
         chart = page.locator("#history")
         since = re.compile(r"^Line chart of tutors per tier since (\d\d:\d\d:\d\d): Exemplary \d")
         await expect(chart).to_have_attribute("aria-label", since, timeout=PATIENCE_MS)

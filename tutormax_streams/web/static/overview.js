@@ -131,12 +131,11 @@ function keptHistory() {
 function buildHistory() {
   const box = byId("history");
   const data = keptHistory();
-  const opened = new Date(data[0].length ? data[0][0] * 1000 : Date.now());
   let plot = null;
   let keptAt = 0;
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", "Line chart of tutors per tier: no figures yet.");
-  setText(byId("history-hint"), `From ${clock(opened)}. A point every 10 s and at each change.`);
+  setText(byId("history-hint"), `From ${clock(new Date(data[0].length ? data[0][0] * 1000 : Date.now()))}. A point every 10 s and at each change.`);
 
   /** When full, every second point of the older half goes: what is long ago needs less detail. */
   function thin() {
@@ -161,7 +160,9 @@ function buildHistory() {
         const [first, last] = [data[index + 1][0], data[index + 1].at(-1)];
         return `${tier} ${number(first)} then, ${number(last)} now`;
       });
-      box.setAttribute("aria-label", `Line chart of tutors per tier since ${clock(opened)}: ${change.join("; ")}.`);
+      // Since the first point: it is what the chart begins with when it is loaded again, however late figures came.
+      const since = clock(new Date(data[0][0] * 1000));
+      box.setAttribute("aria-label", `Line chart of tutors per tier since ${since}: ${change.join("; ")}.`);
       if (plot) plot.setData(data);
       else if (box.clientWidth) plot = tierChart(box, data);
     },
