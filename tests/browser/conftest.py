@@ -12,6 +12,7 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from tests.browser import chromium
+from tests.browser.served import one_worker
 from tests.flow import users
 from tests.flow.driver import Deployment, eventually
 from tests.oracle import DAY_US
@@ -50,19 +51,13 @@ async def ground(
     browser: Browser, kafka: str, postgres: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Deployment]:
     """One worker with a dozen tutors, all committed, and rows of some thousand more."""
-    users.make(postgres)
-    settings = {"SECRET_KEY": users.KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0", "TUTORMAX_ALERT_SETTLE_SECONDS": "1"}
-    deployment = Deployment(kafka, postgres, tmp_path_factory.mktemp("browser"), settings=settings)
-    deployment.worker().start()
-    try:
+    with one_worker(kafka, postgres, tmp_path_factory.mktemp("browser")) as deployment:
         await _history(deployment)
         with psycopg.connect(postgres, autocommit=True) as connection:
             for statement in FILL:
                 connection.execute(statement, {"many": MANY})
         users.link(postgres, "t3")
         yield deployment
-    finally:
-        deployment.close()
 
 
 async def _history(deployment: Deployment) -> None:

@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
+from tests.browser.served import one_worker
 from tests.browser.visits import PHONE, WIDE, visit
-from tests.flow import users
 from tests.flow.driver import Deployment, eventually
 from tests.flow.judge import rows
 from tests.oracle import DAY_US
@@ -27,15 +27,9 @@ async def bare(
     browser: Browser, kafka: str, postgres: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Deployment]:
     """One worker over an empty database; the tests bring what they need, in the order in which they stand here."""
-    users.make(postgres)
-    settings = {"SECRET_KEY": users.KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0", "TUTORMAX_ALERT_SETTLE_SECONDS": "1"}
-    deployment = Deployment(kafka, postgres, tmp_path_factory.mktemp("states"), settings=settings)
-    deployment.worker().start()
-    try:
+    with one_worker(kafka, postgres, tmp_path_factory.mktemp("states")) as deployment:
         await deployment.workers[0].until_ready()
         yield deployment
-    finally:
-        deployment.close()
 
 
 def address_of(deployment: Deployment) -> str:
@@ -83,17 +77,18 @@ async def test_alerts_that_stand_are_shown_to_who_comes_later_and_no_more_once_t
     async with visit(browser, address_of(bare), size=PHONE) as here:
         panel = here.page.get_by_role("region", name="Alerts")
         alert = panel.get_by_role("listitem").filter(has_text="Rating 1 stars")
+        stood = re.compile(r"1 stood at \d\d:\d\d:\d\d\. No alerts since")
 
         async def is_shown() -> bool:
-            """To who comes now; it is raised once the tutor's figures are settled."""
+            """To who comes now; it is raised once figures are settled, and who was here then has heard it as news."""
             await here.open()
             await here.page.reload()
             await here.live()
-            return bool(await alert.count())
+            return bool(await alert.count()) and stood.search(await panel.inner_text()) is not None
 
-        await eventually(is_shown)
+        await eventually(is_shown, seconds=SOON_MS / 1000)
         await expect(alert).to_contain_text(re.compile(r"Critical Tutor t1 \d\d:\d\d:\d\d"))
-        await expect(panel).to_contain_text(re.compile(r"1 stood at \d\d:\d\d:\d\d\. No alerts since"))
+        await expect(panel).to_contain_text(stood)
         assert await here.violations() == []
         await here.page.evaluate("location.hash = '#/tutor/t1'")
         await here.page.evaluate("location.hash = '#/'")
