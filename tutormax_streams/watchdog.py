@@ -9,7 +9,8 @@
 4. It ends the process in order where the main loop turns, by a crash like any other. What has not ended after
    `ORDERLY_SECONDS` is ended at once. Nothing unfinished is acknowledged either way.
 
-Not seen: code in C that keeps the interpreter's lock for ever. Then /livez does not answer.
+Not seen: code in C that keeps the interpreter's lock for ever. Then /livez does not answer. Where that was met, it has
+a timer of its own (`batches.shelves`).
 """
 
 from __future__ import annotations

@@ -201,6 +201,46 @@ def test_what_cannot_be_opened_is_begun_anew(tmp_path: Path, name: str):
     shelf.close()
 
 
+OPENING = """
+import sys
+from pathlib import Path
+from tutormax_streams.batches import shelves
+shelves.OPENING_SECONDS = 2.0
+shelf = shelves.RocksShelf(Path(sys.argv[1]), shelves.SharedMemory())
+print("opened with", shelf.offset)
+"""
+
+
+def test_an_opening_that_does_not_end_ends_the_process_and_the_next_start_begins_anew(tmp_path: Path):
+    """A record of an unknown kind in RocksDB's list of files is read for ever, with the interpreter's lock held."""
+    path = tmp_path / "a.db"
+    filled(path)
+    (manifest,) = path.glob("MANIFEST-*")
+    damaged = bytearray(manifest.read_bytes())
+    kind = 7 + int.from_bytes(damaged[4:6], "little") + 6  # a record: checksum 4, length 2, kind 1; the second one's
+    assert damaged[kind] == 1
+    damaged[kind] = 11
+    manifest.write_bytes(damaged)
+    command = [sys.executable, "-c", OPENING, str(path)]
+    first = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert first.returncode == 1
+    assert "in _open" in first.stderr, "it says where"
+    second = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert second.stdout == "opened with None\n"
+    assert "started anew from its changelog" in second.stderr
+    assert "came to its end" in second.stderr
+    third = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert third.stderr == "", "once"
+
+
+def test_an_opening_leaves_no_mark_when_it_is_done_or_refused(tmp_path: Path):
+    holder = open_rocks(tmp_path / "a.db")
+    with pytest.raises(RuntimeError, match="in use by another worker"):
+        open_rocks(tmp_path / "a.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+    holder.close()
+
+
 def test_an_offset_that_cannot_be_read_begins_anew(tmp_path: Path):
     filled(tmp_path / "a.db", rotten=slice(500, 4_000))
     shelf = open_rocks(tmp_path / "a.db")

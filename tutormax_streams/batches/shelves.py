@@ -6,9 +6,11 @@ A shelf remembers the changelog offset up to which it is known to agree with the
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 LAYOUT = 1
 """Raise it when what tables keep on their shelves changes its form: local copies then begin anew."""
+
+OPENING_SECONDS = 20.0
+"""RocksDB opens in milliseconds, or in some seconds on a busy disk. See `RocksShelf._watched`."""
 
 RESERVED = b"\x00\x00"  # begins the keys of shelves' own notes, and of no table's
 _OFFSET_KEY = RESERVED + b"offset"
@@ -171,12 +176,16 @@ class RocksShelf:
     def __init__(self, path: Path, memory: SharedMemory) -> None:
         self.path = path
         self._damaged = path.with_name(f"{path.name}.damaged")
+        self._opening = path.with_name(f"{path.name}.opening")
         self.offset: int | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         if self._damaged.exists():
             self._begin_anew("it was found damaged")
+        elif self._opening.exists():
+            self._begin_anew("the process that opened it last came to its end over that")
         try:
-            self._open(memory)
+            with self._watched():
+                self._open(memory)
         except Exception as exc:  # rocksdict raises plain Exception for damage and for a held lock alike
             if "/LOCK:" in str(exc):
                 raise RuntimeError(
@@ -184,6 +193,21 @@ class RocksShelf:
                 ) from exc
             self._begin_anew(str(exc))
             self._open(memory)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """End the process, with its stacks, if this takes too long; the next start then begins anew.
+
+        RocksDB reads certain damaged lists of files for ever (one byte is enough, see the tests), and rocksdict
+        keeps the interpreter's lock meanwhile: no thread of Python's could notice. This timer is a thread in C.
+        """
+        self._opening.touch()
+        faulthandler.dump_traceback_later(OPENING_SECONDS, exit=True, file=sys.__stderr__ or 2)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            self._opening.unlink(missing_ok=True)
 
     def _open(self, memory: SharedMemory) -> None:
         before = None
@@ -215,7 +239,8 @@ class RocksShelf:
     def _begin_anew(self, reason: str) -> None:
         logger.warning("%s is started anew from its changelog: %s", self.path, reason)
         shutil.rmtree(self.path, ignore_errors=True)
-        self._damaged.unlink(missing_ok=True)
+        for mark in (self._damaged, self._opening):
+            mark.unlink(missing_ok=True)
 
     def _note_damage(self, exc: Exception) -> None:
         """If it is damage: remember it, or every start would stumble over it again, and raise `UnreadableShelf`."""
