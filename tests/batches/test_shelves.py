@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.batches.fakes import the_memory
+from tests.faults.of_state import make_endless
 from tutormax_streams.batches.shelves import MemoryShelf, RocksShelf, SharedMemory, Shelf, UnreadableShelf
 
 NewShelf = Callable[[], Shelf]
@@ -216,11 +217,7 @@ def test_an_opening_that_does_not_end_ends_the_process_and_the_next_start_begins
     path = tmp_path / "a.db"
     filled(path)
     (manifest,) = path.glob("MANIFEST-*")
-    damaged = bytearray(manifest.read_bytes())
-    kind = 7 + int.from_bytes(damaged[4:6], "little") + 6  # a record: checksum 4, length 2, kind 1; the second one's
-    assert damaged[kind] == 1
-    damaged[kind] = 11
-    manifest.write_bytes(damaged)
+    make_endless(manifest)
     command = [sys.executable, "-c", OPENING, str(path)]
     first = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert first.returncode == 1

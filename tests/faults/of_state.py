@@ -12,6 +12,7 @@ from tests.faults.registry import fault
 from tests.faults.run import Run
 from tests.flow.processes import Worker
 from tutormax_streams import kafka
+from tutormax_streams.batches.shelves import OPENING_SECONDS
 from tutormax_streams.rebuild import rebuild
 from tutormax_streams.refused import KAFKA, STATE
 
@@ -31,7 +32,12 @@ async def disk_lost(run: Run) -> None:
 
 
 @fault(
-    "disk-damaged", 10, "files of a killed worker's local state are truncated or overwritten", times=6, short_times=2
+    "disk-damaged",
+    10,
+    "files of a killed worker's local state are truncated or overwritten; at last one byte of one, which RocksDB then "
+    "never ends reading",
+    times=6,
+    short_times=2,
 )
 async def disk_damaged(run: Run) -> None:
     damaged = 0
@@ -43,6 +49,31 @@ async def disk_damaged(run: Run) -> None:
         await asyncio.sleep(3)
         await run.ready()
     run.notes["files damaged"] = damaged
+    if not run.is_short:
+        run.notes["endless openings"] = await endless_opening(run)
+
+
+async def endless_opening(run: Run) -> int:
+    """How many times until a worker opened it: partitions move, and who lost one leaves its files alone."""
+    for attempt in range(1, 6):
+        worker = run.rng.choice(run.workers)
+        worker.kill()
+        make_endless(max(worker.data.rglob("MANIFEST-*"), key=lambda path: path.stat().st_mtime))
+        worker.start()
+        await asyncio.sleep(OPENING_SECONDS + 3)
+        await run.ready()
+        if any("Timeout" in ending.reason and ending.code == 1 for ending in run.deployment.endings):
+            return attempt
+    raise AssertionError("no worker opened what RocksDB never ends reading")
+
+
+def make_endless(manifest: Path) -> None:
+    """The second record is of a kind that nobody writes; a record is a checksum of 4 bytes, a length, a kind, data."""
+    content = bytearray(manifest.read_bytes())
+    kind = 7 + int.from_bytes(content[4:6], "little") + 6
+    assert content[kind] == 1, manifest
+    content[kind] = 11
+    manifest.write_bytes(content)
 
 
 def damage(directory: Path, rng: random.Random, *, truncate: bool) -> int:
