@@ -112,10 +112,29 @@ async def test_a_mark_is_asked_for_only_where_the_changelog_is_read_from_its_beg
     check_mark(table)
 
 
+async def test_a_worker_that_ended_over_a_missing_mark_ends_over_it_again_when_it_is_started_anew(tmp_path: Path):
+    """Its shelf lies on disk, and a supervisor starts it: what was read without the mark must not pass for state."""
+    memory = SharedMemory()
+    for is_there, offset in ((False, None), (True, 2)):
+        table = marked_table()
+        table.held._new_shelf = lambda partition: RocksShelf(tmp_path / f"{partition}.db", memory)
+        await rebalanced(table, 0)
+        merge_records(table, 0, [Record(0, b"kwriter", b"1")])
+        with pytest.raises(ChangelogMadeAnew):
+            check_mark(table)
+        if is_there:
+            merge_records(table, 0, [MARK, Record(2, b"lwriter", b"2")])
+            check_mark(table)
+        assert table.held.shelf(0).offset == offset
+        await table.held.on_stop()
+
+
 async def test_a_table_without_marks_asks_for_none():
     table = marked_table(is_marked=False)
     await rebalanced(table, 0)
+    merge_records(table, 0, [Record(0, b"kwriter", b"1")])
     check_mark(table)
+    assert table.held.shelf(0).offset == 0
 
 
 def test_data_and_offset_are_one_write():

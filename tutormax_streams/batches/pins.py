@@ -56,7 +56,8 @@ PRIVATE_NAMES = {
 }
 
 # Not private by name, but no interface either: `Recovery.active_tps`, `active_offsets`, `tp_to_table`, `in_recovery`,
-# `need_recovery`, `signal_recovery_end` (all of test_recovery.py), `Collection.on_start` and what `Store` must offer.
+# `need_recovery`, `signal_recovery_end`, `on_recovery_completed` (all of test_recovery.py), `Collection.on_start` and what
+# `Store` must offer; `aiokafka.conn.AIOKafkaConnection` (tests/batches/test_closed_connections.py).
 
 
 def mismatches() -> list[str]:

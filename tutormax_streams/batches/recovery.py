@@ -100,7 +100,7 @@ def settle(table: MergedTable[Any]) -> None:
 
 
 def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Record]) -> None:
-    """Merge changelog records into the shelf, in their order, and remember the last offset.
+    """Merge changelog records into the shelf, in their order, and remember the last offset once the mark was met.
 
     Records that are not ours are passed over. A writer's first record of the run is looked at, and each that meets
     other writers'; having decoded one of a writer, we trust it for the rest of the run.
@@ -127,7 +127,10 @@ def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Rec
                 continue
             names[writer] = held_of([writer], b"")
         held[key] = changed[key] = _with_record(table, current, writer, payload)
-    shelf.write(changed.items(), records[-1].offset)
+    # Without its mark nothing of it is remembered as read: a worker that ended over this, or was killed before it could
+    # tell, reads it from the beginning again when it is started anew.
+    is_in_doubt = table.is_marked and partition in table.held.unmarked
+    shelf.write(changed.items(), None if is_in_doubt else records[-1].offset)
     if foreign:
         table.on_foreign(len(foreign))
         places = ", ".join(f"{table.changelog_name}-{partition}@{offset}" for offset in sorted(foreign)[:MOST_TOLD])
