@@ -208,6 +208,7 @@ async def test_a_client_that_reads_at_once_is_not_dropped_in_a_burst_and_one_tha
     monkeypatch: pytest.MonkeyPatch,
 ):
     """A fetch may hold thousands of records, and they come in batches without a pause."""
+    monkeypatch.setattr(feed_module, "GIVE_WAY_SECONDS", 0.5)  # on a machine that does much else
     played = Played(monkeypatch)
     feed = Feed(Settings(), "metrics", "alerts", 1)
     first, *burst = (SimpleNamespace(offset=at, key=b"t1", value=record(at + 1)) for at in range(3_001))
