@@ -36,8 +36,8 @@ export function alerts() {
   }
 
   /** The raised ones that this clears. */
-  function strike({ tutor_id: id, figure }) {
-    for (const one of shown) if (one.event.tutor_id === id && one.event.figure === figure) end(one);
+  function strike(cleared) {
+    for (const one of shown) if (figureOf(one.event) === figureOf(cleared)) end(one);
   }
 
   function end(one) {
@@ -51,10 +51,13 @@ export function alerts() {
     ask() {
       asked = new Set(shown.map(({ event }) => event.id));
     },
-    /** What stands, the worst first. What was shown before it was asked for and is not among it ended unheard. */
+    /**
+     * What stands, the worst first. What was shown before it was asked for, and of whose figure nothing stands, ended
+     * unheard; a warning that became critical is not well again.
+     */
     stand({ alerts: standing, total, timestamp }) {
-      const ids = new Set(standing.map(({ id }) => id));
-      if (ids.size === total) for (const one of shown) if (asked.has(one.event.id) && !ids.has(one.event.id)) end(one);
+      const figures = new Set(standing.map(figureOf));
+      if (standing.length === total) for (const one of shown) if (asked.has(one.event.id) && !figures.has(figureOf(one.event))) end(one);
       const known = new Set([...shown.map(({ event }) => event.id), ...fresh.map(({ id }) => id)]);
       for (const event of standing.filter(({ id }) => !known.has(id)).slice(0, MOST_SHOWN - shown.length)) {
         shown.push({ event, element: line(event) });
@@ -74,6 +77,7 @@ export function alerts() {
   };
 }
 
+const figureOf = ({ tutor_id: id, figure }) => `${figure} ${id}`;
 const signOf = ({ kind, severity }) => (kind === "alert.cleared" ? CLEARED : SEVERITIES[severity] ?? SEVERITIES.info);
 
 function line(event, isOver = false) {
