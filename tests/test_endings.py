@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from aiokafka.errors import LeaderNotAvailableError
+from aiokafka.errors import IllegalStateError, LeaderNotAvailableError
 
 from tutormax_streams.batches import ChangelogMadeAnew
 from tutormax_streams.watchdog import StoodStill
@@ -16,9 +16,10 @@ from tutormax_streams.worker import verdict
     ("crash", "code", "words"),
     [
         pytest.param(LeaderNotAvailableError(), 3, "Kafka failed: .*LeaderNotAvailableError", id="Kafka"),
-        pytest.param(ChangelogMadeAnew("topic x"), 5, "topic x: .*tutormax-streams rebuild", id="state"),
+        pytest.param(ChangelogMadeAnew("x", 2), 5, "topic x .*partition 2.*tutormax-streams rebuild", id="state"),
         pytest.param(StoodStill("agent x"), 75, None, id="watchdog"),
         pytest.param(RuntimeError("boom"), 70, None, id="a bug"),
+        pytest.param(IllegalStateError("no seek now"), 70, None, id="a bug that aiokafka found"),
     ],
 )
 def test_a_failure_has_a_sentence_where_an_operator_can_do_something(

@@ -95,8 +95,8 @@ class Runtime:
     async def compare_clocks(self, database: Database) -> None:
         """The sink appends nothing that the broker gives a time to, so it asks whom it writes to."""
         skew = await clock_skew(database, self.clock)
-        if skew is not None:
-            self.telemetry.set("database_clock_skew_seconds", skew)
+        # Unknown is 0: a clock that was mended while PostgreSQL was away must not be complained of until it is back.
+        self.telemetry.set("database_clock_skew_seconds", skew or 0.0)
 
     def look_after(self, role: str, app: faust.App, excused: Callable[[str], bool]) -> None:
         """Have it watched that the app's work goes on, unless `excused` explains why that of a topic does not."""

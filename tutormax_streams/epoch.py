@@ -2,18 +2,19 @@
 
 One record per deployment on the compacted topic `control` says when the state was begun (`epoch`), with how many
 partitions, and whether it began empty or is (being) loaded from PostgreSQL. Every partition of our internal topics
-begins with a mark, so that a topic that was deleted and made anew is noticed: it is empty. (Committed offsets alone
-would not tell: Kafka forgets those of a deleted topic.)
+begins with a mark, so that a topic that was deleted and made anew is noticed: it is empty, or a changelog without its
+mark. (Committed offsets alone would not tell: Kafka forgets those of a deleted topic.)
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Final, Literal
 
 import msgspec
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from tutormax_streams import kafka
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
@@ -22,6 +23,10 @@ from tutormax_streams.settings import Settings
 from tutormax_streams.topics import Topics
 
 VERSION: Final = 1
+FIRST_BYTES: Final = 1024  # a fetch gives one batch of records at least, however large; a mark is one of its own
+
+Ends = dict[TopicPartition, tuple[int, int]]
+"""(first offset, the one behind the last) by partition."""
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -102,16 +107,49 @@ async def mark_topics(settings: Settings, producer: AIOKafkaProducer, epoch: Epo
 async def only_marked(settings: Settings) -> set[str]:
     """Topics that hold nothing but marks: a worker begins just now, or was interrupted when it began."""
     found = set(Topics.of(settings).marked)
-    ends = {tp: end for tp, (_, end) in (await kafka.log_ends(settings, found)).items() if end}
-    if not ends:
-        return found
-    async with kafka.consumer(settings) as client:
-        client.assign(list(ends))
-        await client.seek_to_beginning(*ends)
-        unread = set(ends)
-        while unread:
-            for tp, records in (await client.getmany(*unread, timeout_ms=2000)).items():
-                if not all(record.key is not None and record.key.startswith(EPOCH_KEY) for record in records):
-                    found.discard(tp.topic)
-            unread = {tp for tp in unread if tp.topic in found and await client.position(tp) < ends[tp]}
+    ends = await kafka.log_ends(settings, found)
+    unread = {tp for tp, (_, end) in ends.items() if end}
+    async for tp, records in _from_the_beginning(settings, ends, unread):
+        if not all(_is_mark(record) for record in records):
+            found.discard(tp.topic)
+            unread -= {tp for tp in unread if tp.topic not in found}
     return found
+
+
+async def without_mark(settings: Settings, ends: Ends) -> set[TopicPartition]:
+    """Changelogs' partitions that hold records, but no mark: they were made anew, and written to since.
+
+    A mark lies near the beginning, where it was written: only what lacks it is read to its end.
+    """
+    unread = {tp for tp, (_, end) in ends.items() if end and tp.topic in Topics.of(settings).changelogs}
+    unmarked = set(unread)
+    async for tp, records in _from_the_beginning(settings, ends, unread):
+        if any(_is_mark(record) for record in records):
+            unmarked.discard(tp)
+            unread.discard(tp)
+    return unmarked
+
+
+def _is_mark(record: ConsumerRecord) -> bool:
+    return record.key is not None and record.key.startswith(EPOCH_KEY)
+
+
+async def _from_the_beginning(
+    settings: Settings, ends: Ends, unread: set[TopicPartition]
+) -> AsyncIterator[tuple[TopicPartition, list[ConsumerRecord]]]:
+    """Records of the partitions that are in `unread`, one after the other. One leaves it at its end, or when the caller
+    has seen enough."""
+    if not unread:
+        return
+    async with kafka.consumer(settings, max_partition_fetch_bytes=FIRST_BYTES) as client:
+        client.assign(list(unread))
+        await client.seek_to_beginning(*unread)
+        client.pause(*unread)  # only of the first in a request is a batch given that is larger than what was asked for
+        for tp in sorted(unread):
+            client.resume(tp)
+            while tp in unread:
+                if records := (await client.getmany(tp, timeout_ms=2000)).get(tp):
+                    yield tp, records
+                if await client.position(tp) >= ends[tp][1]:
+                    unread.discard(tp)
+            client.pause(tp)

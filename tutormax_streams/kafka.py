@@ -97,8 +97,7 @@ async def consumer(settings: Settings, group: str | None = None, **options: Any)
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        max_partition_fetch_bytes=8 << 20,
-        **options,
+        **{"max_partition_fetch_bytes": 8 << 20, **options},
     )
     async with _started(client, settings):
         yield client

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from tutormax_streams import epoch as epochs
 from tutormax_streams import kafka, topics
-from tutormax_streams.batches import pins
+from tutormax_streams.batches import ChangelogMadeAnew, pins
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.postgres import schema
 from tutormax_streams.postgres.database import Connection, Database
@@ -157,6 +157,9 @@ async def _check_kafka_state(settings: Settings, epoch: Epoch) -> None:
             raise Refused(
                 f"topic {topic} has been emptied or made anew (partition {min(empty)} holds nothing): {REBUILD}", STATE
             )
+    if unmarked := await epochs.without_mark(settings, ends):
+        topic, partition = min(unmarked)
+        raise Refused(f"{ChangelogMadeAnew(topic, partition)}: {REBUILD}", STATE)
     for group in (settings.stream_group, settings.sink_group):
         for tp, offset in (await kafka.committed_offsets(settings, group)).items():
             place = ends.get(TopicPartition(tp.topic, tp.partition))

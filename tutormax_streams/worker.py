@@ -9,6 +9,7 @@ import sys
 
 import faust
 import uvloop
+from aiokafka.errors import IllegalArgumentError, IllegalStateError
 from mode import Service
 
 from tutormax_streams import environment, failures, kafka, logs, memory, signals, startup
@@ -59,8 +60,11 @@ def _watchdog(runtime: Runtime, worker: faust.Worker, loop: asyncio.AbstractEven
 
 
 def verdict(crash: BaseException) -> tuple[str | None, int]:
-    """(what an operator is told, exit code) of the failure that stopped a worker; None where it is a bug."""
+    """(what an operator is told, exit code) of the failure that stopped a worker; None where the log says all there is
+    to say: it stood still, or it is a bug."""
     match crash:
+        case IllegalStateError() | IllegalArgumentError():  # of aiokafka's user, though a KafkaError
+            return None, CRASHED
         case StoodStill():
             return None, STOOD_STILL
         case ChangelogMadeAnew():

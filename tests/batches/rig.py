@@ -65,6 +65,9 @@ class FakeThread:
         self.seeks.append((tp, offset))
         self.positions[tp] = offset
 
+    async def position(self, tp: TP) -> int:
+        return self.positions[tp]
+
     async def seek_to_committed(self) -> dict[TP, int | None]:
         return {tp: self.stored.get(tp) for tp in self.owned}
 

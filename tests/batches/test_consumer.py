@@ -242,6 +242,41 @@ async def test_work_under_way_is_no_standstill():
     assert made.thread.seeks == []
 
 
+async def test_a_marker_at_the_end_of_a_log_is_looked_for_twice_and_then_nothing_is_behind():
+    """The end of a topic that is written in transactions; nobody ever delivers it."""
+    made = await rig({A0: range(6)})
+    await made.deliver()
+    made.done(A0)
+    await made.consumer.commit()
+    made.thread.ends[A0] = 7
+    delivery = made.consumer._deliveries[A0]
+    made.thread.seeks.clear()
+    for looked in range(4):
+        assert made.consumer.positions()[A0].behind == (1 if looked < 2 else 0)
+        delivery.empty_fetches = 3
+        made.thread.positions[A0] = 7  # the client passes over it
+        await watch(made, module.STUCK_SECONDS + 1)
+        assert await made.deliver() == []
+    assert made.thread.seeks == [(A0, 6)] * 2, "from then on it is not worth a look every few seconds"
+    await watch(made, module.STARVED_SECONDS + 1)
+    assert len(made.thread.seeks) == 3, "but for ever one now and then"
+    assert made.consumer.positions()[A0].behind_seconds == 0.0
+    made.thread.logs[A0].append(Record(7, topic="a"))
+    del made.thread.ends[A0]
+    assert made.consumer.positions()[A0].behind == 2, "what comes next is behind again"
+    assert await made.deliver() == []
+    assert await made.deliver() == [(A0, 7, 7)]
+
+
+async def test_a_position_that_lost_its_records_is_no_marker():
+    made = await rig({A0: range(6)})
+    made.thread.positions[A0] = 6  # somebody pulled them from under us
+    made.consumer._deliveries[A0].empty_fetches = 3
+    await watch(made, module.STUCK_SECONDS + 1)
+    assert made.consumer.positions()[A0].behind == 6
+    assert await made.deliver() == [(A0, 0, 5)]
+
+
 async def test_a_log_that_was_cut_short_stops_the_worker():
     """What is written to it now would be dropped as if it had been delivered before."""
     made = await rig({A0: range(6)})

@@ -263,6 +263,24 @@ def test_rot_found_while_reading_is_an_error_once_and_begun_anew_the_next_time(t
     assert open_rocks(tmp_path / "a.db").offset == 5
 
 
+@pytest.mark.parametrize("step", ["flush", "write"])
+def test_rot_that_writing_meets_is_remembered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str):
+    class Rotten:
+        def flush(self, wait: bool) -> None:
+            raise OSError("Corruption: block checksum mismatch")
+
+        def write(self, batch: object) -> None:
+            self.flush(wait=False)
+
+    filled(tmp_path / "a.db")
+    shelf = open_rocks(tmp_path / "a.db")
+    with monkeypatch.context() as patch, pytest.raises(UnreadableShelf):
+        patch.setattr(shelf, "_db", Rotten())
+        shelf.flush() if step == "flush" else shelf.advance(1)
+    shelf.close()
+    assert open_rocks(tmp_path / "a.db").offset is None
+
+
 def test_using_a_closed_shelf_is_no_damage(tmp_path: Path):
     filled(tmp_path / "a.db")
     shelf = open_rocks(tmp_path / "a.db")

@@ -25,7 +25,11 @@ from tutormax_streams.embedded.server import HOST, free_port
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0  # what is promised of SIGTERM under load
 POLL_SECONDS = 0.1
-REASONS = ("stopped by a failure", "tutormax-streams: ", "Timeout (")  # of the worker's last line; of an endless opening
+REASONS = (
+    "stopped by a failure",
+    "tutormax-streams: ",
+    "Timeout (",
+)  # of the worker's last line; of an endless opening
 OURS = ("TUTORMAX_", "KAFKA_", "POSTGRES_", "REDIS_")
 
 # PR_SET_PDEATHSIG outlives the execv. Not by preexec_fn, which must not be used where there are threads.

@@ -103,20 +103,26 @@ async def a_deleted_changelog(deploy: Deploy) -> None:
 
 
 async def a_changelog_made_anew_while_workers_write(deploy: Deploy) -> None:
-    """It is not empty, so a look at its ends tells nothing: the worker ends when it has read it, and each time that it is
-    started again on the same disk."""
+    """It is not empty, so a look at its ends tells nothing. Starts are refused, also on a disk that knows what is missing;
+    a worker that was there before ends when it takes a partition over."""
     deployment = await with_history(deploy, 16)
+    first, second = deployment.worker(), deployment.worker()
+    for worker in (first, second):
+        worker.start()
+        await worker.until_ready()
     changelog = deployment.topics.changelogs[1]
     await make_anew(deployment, changelog, create=True)
     async with kafka.producer(deployment.settings) as producer:
         for partition in range(deployment.settings.kafka_partitions):
             await producer.send_and_wait(changelog, None, key=b"tutor_00001" + bytes(6), partition=partition)
-    await startup.prepare(deployment.settings)
-    for _ in range(2):
-        code, words = await asyncio.to_thread(deployment.refused)
-        assert code == STATE, words
-        assert f"topic {changelog} has been made anew while workers wrote to it" in words
-        assert "tutormax-streams rebuild" in words.splitlines()[-1]
+    words = f"topic {changelog} has been made anew while workers wrote to it"
+    await assert_refused(deployment, words)
+    assert await first.stop() == 0
+    assert second.process is not None
+    assert await asyncio.to_thread(second.process.wait, 60) == STATE, second.last_words()
+    assert words in second.last_reason()
+    assert "tutormax-streams rebuild" in second.last_reason()
+    deployment.workers.remove(second)  # it was to end
     await assert_rebuilt(deployment)
 
 

@@ -11,6 +11,7 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from tests.corpus import corpus
 from tests.faults.proxy import Switchboard
@@ -153,6 +154,25 @@ async def patience_with_what_is_declared(deploy: Deploy) -> None:
         switchboard.close()
 
 
+async def a_producer_that_writes_in_transactions_and_falls_silent(deploy: Deploy) -> None:
+    """The end of its log is a marker that nobody is ever given: neither lag nor standing still."""
+    deployment, worker = begun(deploy)
+    await worker.until_ready()
+    topic = deployment.topics.raw("sessions")
+    now_us = time.time_ns() // 1000
+    session = json.dumps(session_payload("in-transaction", "t", now_us - DAY_US, now_us - DAY_US)).encode()
+    producer = AIOKafkaProducer(bootstrap_servers=deployment.settings.kafka_bootstrap_servers, transactional_id="t")
+    async with producer, producer.transaction():
+        for partition in range(deployment.settings.kafka_partitions):
+            await producer.send(topic, session, partition=partition)
+    await eventually(lambda: worker.metric("lag_records", topic=topic) == 2)
+    await eventually(lambda: worker.metric("lag_records", topic=topic) == 0)
+    assert worker.metric("lag_seconds", topic=topic) == 0
+    await asyncio.sleep(PATIENCE_SECONDS + 2)
+    assert worker.metric("lag_records") == 0
+    assert await worker.stop() == 0
+
+
 STORIES = [
     an_agent_that_awaits_what_never_comes,
     a_step_that_blocks_the_event_loop,
@@ -161,6 +181,7 @@ STORIES = [
     a_fetch_that_never_returns,
     a_commit_that_hangs_is_noticed_and_healed,
     patience_with_what_is_declared,
+    a_producer_that_writes_in_transactions_and_falls_silent,
 ]
 
 

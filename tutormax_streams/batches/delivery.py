@@ -66,16 +66,32 @@ class Taken(NamedTuple):
 class Delivery:
     """`expected` is the offset that comes next, `begun` the one that came first."""
 
-    __slots__ = ("begun", "committable", "empty_fetches", "expected", "hole", "idle_since", "in_flight", "short_since")
+    __slots__ = (
+        "barren_end", "begun", "committable", "empty_fetches", "expected", "hole", "idle_since", "in_flight",
+        "short_since", "tail",
+    )  # fmt: skip
 
     def __init__(self, expected: int) -> None:
         self.begun = self.expected = expected
         self.in_flight: deque[RecordBatch] = deque()
         self.hole: tuple[int, int] | None = None  # seen once
+        self.tail: int | None = None  # the log's end up to which the client has found nothing, seen once
+        self.barren_end: int | None = None  # ... and seen twice: what is left of the log cannot be delivered
         self.committable: int | None = None
         self.idle_since = time.monotonic()
         self.empty_fetches = 0  # fetches that found nothing anywhere, since something was in flight here
         self.short_since: float | None = None  # since when the log has ended before `expected`
+
+    def deliverable_end(self, end: int | None) -> int | None:
+        """The log's end without what is known never to be delivered: the marker of the last transaction, say."""
+        return self.expected if end is not None and end == self.barren_end else end
+
+    def found_nothing_before(self, end: int) -> bool:
+        """The client came to the log's end and had nothing for us. Whether that is now believed."""
+        if self.tail == end:
+            self.barren_end = end
+        self.tail = end
+        return self.barren_end == end
 
     def settle(self) -> int | None:
         """Drop finished batches from the front; the offset that may be committed."""

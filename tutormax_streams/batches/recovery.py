@@ -52,16 +52,19 @@ class ImpatientRecovery(Recovery):
 class ChangelogMadeAnew(RuntimeError):
     """A changelog was read from its beginning, and is not the one that the state was begun with: some is missing."""
 
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(
+            f"topic {topic} has been made anew while workers wrote to it (partition {partition} does not hold what it "
+            "began with)"
+        )
+
 
 def check_mark(table: MergedTable[Any]) -> None:
     """Workers that go on writing fill a topic that was deleted and made anew: it is not empty, and only the epoch's
     mark is missing. Compaction moves the mark, and two workers that begin together both write one: it may lie anywhere.
     """
     if table.is_marked and table.held.unmarked:
-        raise ChangelogMadeAnew(
-            f"topic {table.changelog_name} has been made anew while workers wrote to it (partition "
-            f"{min(table.held.unmarked)} does not hold what it began with)"
-        )
+        raise ChangelogMadeAnew(table.changelog_name, min(table.held.unmarked))
 
 
 async def apply_changelog(app: Any, tp: TP, records: Sequence[Record]) -> None:

@@ -269,7 +269,11 @@ class RocksShelf:
         if size != self._noted_size:
             put(_MANIFEST_KEY, f"{self._manifest_name} {size}".encode())
             self._noted_size = size
-        self._db.write(batch)
+        try:
+            self._db.write(batch)
+        except Exception as exc:
+            self._note_damage(exc)
+            raise
         if offset is not None:
             self.offset = offset
 
@@ -295,7 +299,11 @@ class RocksShelf:
             raise
 
     def flush(self) -> None:
-        self._db.flush(wait=False)
+        try:
+            self._db.flush(wait=False)
+        except Exception as exc:
+            self._note_damage(exc)
+            raise
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

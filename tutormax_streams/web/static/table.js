@@ -26,6 +26,7 @@ export function tutorTable(query, onTier) {
   };
   const tutors = new Map(); // tutor_id -> what the server or the newest event said
   const events = new Map(); // tutor_id -> the newest event not yet shown
+  const newcomers = new Map(); // tutor_id that the list does not have -> when to say so again, and the pause after that
   let cursor = null;
   let asking = null;
   let stale = 0;
@@ -109,7 +110,10 @@ export function tutorTable(query, onTier) {
       outdated(0);
     }
     const added = answer.tutors.filter(({ tutor_id: id }) => !tutors.has(id)); // one may have moved between two pages
-    for (const tutor of added) tutors.set(tutor.tutor_id, tutor);
+    for (const tutor of added) {
+      tutors.set(tutor.tutor_id, tutor);
+      newcomers.delete(tutor.tutor_id);
+    }
     rows.add(added);
     cursor = answer.next_cursor;
     more.hidden = cursor === null;
@@ -183,7 +187,13 @@ export function tutorTable(query, onTier) {
     },
     update(event) {
       if (!tutors.has(event.tutor_id)) {
-        if (cursor === null && tutors.size && !wanted.tier && !wanted.search) outdated(stale + 1); // a newcomer
+        // A newcomer. One whose row cannot be written yet will be missing after a reload, too: told of ever more rarely.
+        const isNews = cursor === null && tutors.size && !wanted.tier && !wanted.search;
+        const { due, pause } = newcomers.get(event.tutor_id) ?? { due: 0, pause: 1000 };
+        if (isNews && performance.now() >= due) {
+          newcomers.set(event.tutor_id, { due: performance.now() + pause, pause: 2 * pause });
+          outdated(stale + 1);
+        }
         return;
       }
       events.set(event.tutor_id, event);
