@@ -274,9 +274,11 @@ def test_rot_that_writing_meets_is_remembered_too(tmp_path: Path, monkeypatch: p
 
     filled(tmp_path / "a.db")
     shelf = open_rocks(tmp_path / "a.db")
-    with monkeypatch.context() as patch, pytest.raises(UnreadableShelf):
+    act = shelf.flush if step == "flush" else lambda: shelf.advance(1)
+    with monkeypatch.context() as patch:
         patch.setattr(shelf, "_db", Rotten())
-        shelf.flush() if step == "flush" else shelf.advance(1)
+        with pytest.raises(UnreadableShelf):
+            act()
     shelf.close()
     assert open_rocks(tmp_path / "a.db").offset is None
 
