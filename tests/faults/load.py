@@ -133,8 +133,10 @@ class Load:
         return max((age for at, age in self.ages if at >= since), default=0.0)
 
     def fresh_after(self, since: float) -> float:
-        """Seconds from `since` to when rows were, for good, as fresh as ever."""
-        return max((at - since for at, age in self.ages if at >= since and age >= FRESH_SECONDS), default=0.0)
+        """Seconds from `since` to the first look that found rows, for good, as fresh as ever; 0 if all did."""
+        looks = [(at, age) for at, age in self.ages if at >= since]
+        stale = [number for number, (_, age) in enumerate(looks) if age >= FRESH_SECONDS]
+        return looks[min(stale[-1] + 1, len(looks) - 1)][0] - since if stale else 0.0
 
     async def _watch(self) -> None:
         while True:

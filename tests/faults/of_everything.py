@@ -80,4 +80,5 @@ async def mixed(run: Run) -> None:
         chosen = [(run.rng.choice(HAPPENINGS), it) for it in run.rng.sample(run.workers, run.rng.choice((1, 1, 2, 3)))]
         print(f"  {time.strftime('%H:%M:%S')}", *(f"{worker.name} {what.__name__};" for what, worker in chosen))
         await asyncio.gather(*(what(run, worker) for what, worker in chosen))
+        run.is_over()
         await asyncio.sleep(run.rng.uniform(0, 8))

@@ -82,7 +82,12 @@ async def idle(run: Run) -> None:
     await asyncio.sleep(20)
 
 
-@fault("retention", 17, "all workers are down while Kafka forgets records that nobody has read")
+@fault(
+    "retention",
+    17,
+    "all workers are down while Kafka forgets records that nobody has read",
+    since="when they start again",
+)
 async def retention(run: Run) -> None:
     for worker in run.workers:
         assert await worker.stop() == 0
@@ -102,6 +107,7 @@ async def retention(run: Run) -> None:
     run.load.forget(gaps)
     for worker in run.workers:
         worker.start()
+    run.is_over()
     await run.ready()
     await eventually(lambda: run.metric("gap_records") >= forgotten, 60, every=0.5)
     counted = run.metric("gap_records")
@@ -152,7 +158,7 @@ def fuzzed(rng: random.Random, valid: list[tuple[str, bytes]]) -> Iterator[tuple
 
 @fault(
     "fuzz", 9, "a million fuzzed records: each is accepted or dead-lettered, and nobody crashes", times=1_000_000,
-    short_times=5_000, settings=NO_BREAKER, within=900.0,
+    short_times=5_000, settings=NO_BREAKER, within=900.0, since="the last fuzzed record",
 )  # fmt: skip
 async def fuzz(run: Run) -> None:
     """What fuzzed records mean the oracle cannot know, so their entities are named apart from the load's."""
@@ -176,6 +182,7 @@ async def fuzz(run: Run) -> None:
                 sent.append((topic, await producer.send(names[topic], value, partition=partition)))
             places = [(topic, await future) for topic, future in sent]
             produced |= {(topic, place.partition, place.offset) for topic, place in places}
+    run.is_over()
     run.load.is_paused = True
     await run.deployment.quiet(900)
     run.load.is_paused = False
@@ -213,7 +220,15 @@ async def accepted_places(run: Run) -> set[Position]:
 # -- a backlog ----------------------------------------------------------------------------------------------------------
 
 
-@fault("backlog", 13, "two million events wait at the start", times=2_000_000, is_huge=True, within=1800.0)
+@fault(
+    "backlog",
+    13,
+    "two million events wait at the start",
+    times=2_000_000,
+    is_huge=True,
+    within=1800.0,
+    since="when they start",
+)
 async def backlog(run: Run) -> None:
     """Of 100,000 events, each many times: memory stays flat while they are worked off."""
     for worker in run.workers:
@@ -225,6 +240,7 @@ async def backlog(run: Run) -> None:
         await run.deployment.publish(history.records)
     waiting = await run.deployment.lag()
     began = time.monotonic()
+    run.is_over()
     for worker in run.workers:
         worker.start()
     highest: list[float] = []

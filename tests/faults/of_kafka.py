@@ -17,6 +17,7 @@ async def away(run: Run, how: str, seconds: float) -> None:
     await asyncio.to_thread(getattr(run.ground.kafka, how))
     await asyncio.sleep(seconds)
     await asyncio.to_thread(run.ground.kafka.start)
+    run.is_over()
 
 
 @fault("kafka-restart", 5, "Kafka is restarted in order")
@@ -71,3 +72,4 @@ async def _for_a_while(run: Run, what: str, seconds: float) -> None:
     getattr(door, what)()
     await asyncio.sleep(seconds)
     door.mend()
+    run.is_over()

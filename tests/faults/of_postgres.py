@@ -127,6 +127,7 @@ async def away(run: Run, how: str, seconds: float) -> None:
         await asyncio.to_thread(getattr(run.ground.postgres, how))
         await asyncio.sleep(seconds)
         await asyncio.to_thread(run.ground.postgres.start)
+        run.is_over()
 
 
 @fault("postgres-restart", 7, "PostgreSQL is restarted in order")
@@ -306,6 +307,7 @@ async def no_connections(run: Run) -> None:
 async def sessions(run: Run) -> None:
     for _ in range(run.times):
         await run.sql(CUT_SESSIONS)
+        run.is_over()
         await asyncio.sleep(run.rng.uniform(0.2, 3))
 
 

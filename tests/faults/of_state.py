@@ -21,13 +21,14 @@ NEXT_VERSION = Path(__file__).parent / "next_version"
 CLOCK_SECONDS = 600
 
 
-@fault("disk-lost", 10, "a killed worker's local state is deleted", times=3)
+@fault("disk-lost", 10, "a killed worker's local state is deleted", times=3, since="the last start")
 async def disk_lost(run: Run) -> None:
     for _ in range(run.times):
         worker = run.rng.choice(run.workers)
         worker.kill()
         worker.forget()
         worker.start()
+        run.is_over()
         await run.ready([worker])
 
 
@@ -38,6 +39,7 @@ async def disk_lost(run: Run) -> None:
     "never ends reading",
     times=6,
     short_times=2,
+    since="the last start, or 3 s after an endless opening must have been given up",
 )
 async def disk_damaged(run: Run) -> None:
     damaged = 0
@@ -46,6 +48,7 @@ async def disk_damaged(run: Run) -> None:
         worker.kill()
         damaged += damage(worker.data, run.rng, truncate=number % 2 == 0)
         worker.start()
+        run.is_over()
         await asyncio.sleep(3)
         await run.ready()
     run.notes["files damaged"] = damaged
@@ -61,6 +64,7 @@ async def endless_opening(run: Run) -> int:
         make_endless(max(worker.data.rglob("MANIFEST-*"), key=lambda path: path.stat().st_mtime))
         worker.start()
         await asyncio.sleep(OPENING_SECONDS + 3)
+        run.is_over()
         await run.ready()
         if any("Timeout" in ending.reason and ending.code == 1 for ending in run.deployment.endings):
             return attempt
@@ -91,7 +95,7 @@ def damage(directory: Path, rng: random.Random, *, truncate: bool) -> int:
     return len(chosen)
 
 
-@fault("disks-swapped", 10, "two workers start with each other's local state", times=3)
+@fault("disks-swapped", 10, "two workers start with each other's local state", times=3, since="the last start")
 async def disks_swapped(run: Run) -> None:
     for _ in range(run.times):
         one, two = run.rng.sample(run.workers, 2)
@@ -103,10 +107,16 @@ async def disks_swapped(run: Run) -> None:
         aside.rename(two.data)
         one.start()
         two.start()
+        run.is_over()
         await run.ready()
 
 
-@fault("disk-shared", 10, "two workers share one directory by mistake, while partitions move between them")
+@fault(
+    "disk-shared",
+    10,
+    "two workers share one directory by mistake, while partitions move between them",
+    since="the last start",
+)
 async def disk_shared(run: Run) -> None:
     """Each partition's copy is locked by who holds it; who finds it locked ends and says so."""
     one, two, three = run.workers
@@ -122,6 +132,7 @@ async def disk_shared(run: Run) -> None:
     two.kill()
     two.change(TUTORMAX_DATA_DIR=own)
     two.start()
+    run.is_over()
     await run.ready()
     run.notes["ended because of the other"] = sum("give every worker" in e.reason for e in run.deployment.endings)
 
@@ -140,6 +151,7 @@ async def stop_all(run: Run) -> None:
 
 
 async def rebuilt(run: Run) -> None:
+    run.is_over()
     await rebuild(run.deployment.settings, lambda progress: None)
     for worker in run.workers:
         worker.forget()
@@ -147,7 +159,13 @@ async def rebuilt(run: Run) -> None:
     await run.ready()
 
 
-@fault("changelog-lost", 10, "a changelog is deleted: starts are refused, `rebuild` is the way out", within=90.0)
+@fault(
+    "changelog-lost",
+    10,
+    "a changelog is deleted: starts are refused, `rebuild` is the way out",
+    within=90.0,
+    since="the beginning of `rebuild`",
+)
 async def changelog_lost(run: Run) -> None:
     await stop_all(run)
     name = run.rng.choice(run.deployment.topics.changelogs)
@@ -158,7 +176,13 @@ async def changelog_lost(run: Run) -> None:
     await rebuilt(run)
 
 
-@fault("partitions-changed", 10, "another KAFKA_PARTITIONS: starts are refused, `rebuild` is the way out", within=90.0)
+@fault(
+    "partitions-changed",
+    10,
+    "another KAFKA_PARTITIONS: starts are refused, `rebuild` is the way out",
+    within=90.0,
+    since="the beginning of `rebuild`",
+)
 async def partitions_changed(run: Run) -> None:
     await stop_all(run)
     run.deployment.change_partitions(8)
@@ -173,7 +197,7 @@ def path_with(directory: Path) -> str:
     return os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
 
 
-@fault("clock", 11, "a worker's clock is ten minutes off, ahead and then behind", times=2)
+@fault("clock", 11, "a worker's clock is ten minutes off, ahead and then behind", times=2, since="the last start")
 async def clock(run: Run) -> None:
     for number in range(run.times):
         worker = run.rng.choice(run.workers)
@@ -185,6 +209,7 @@ async def clock(run: Run) -> None:
         await asyncio.sleep(10)
         assert await worker.stop() == 0
         worker.start()
+        run.is_over()
         await run.ready([worker])
 
 
@@ -193,7 +218,7 @@ def copied(worker: Worker, to: Path) -> None:
     shutil.copytree(worker.data, to)
 
 
-@fault("disk-restored", 10, "a worker starts with an old copy of its local state", times=2)
+@fault("disk-restored", 10, "a worker starts with an old copy of its local state", times=2, since="the last start")
 async def disk_restored(run: Run) -> None:
     for number in range(run.times):
         worker = run.rng.choice(run.workers)
@@ -207,12 +232,14 @@ async def disk_restored(run: Run) -> None:
         worker.forget()
         aside.rename(worker.data)
         worker.start()
+        run.is_over()
         await run.ready([worker])
 
 
 @fault(
-    "versions", 14, "a rolling upgrade to a release with another layout of facts, and back by `rebuild`", within=90.0
-)
+    "versions", 14, "a rolling upgrade to a release with another layout of facts, and back by `rebuild`", within=90.0,
+    since="the beginning of `rebuild`",
+)  # fmt: skip
 async def versions(run: Run) -> None:
     """While both run, the old ones end at the first record that they cannot read, and say so; nothing is misread."""
     for worker in run.workers:

@@ -24,7 +24,7 @@ TIMES_FOR_ALL = 5  # so often a point is tried before never coming to it is a fa
 
 
 @fault(
-    "kill9", 1, "SIGKILL of a random worker every 0.1 to 10 s", times=100, short_times=3,
+    "kill9", 1, "SIGKILL of a random worker every 0.1 to 10 s", times=100, short_times=3, since="the last start",
     raw_partitions={"tutors": 7, "sessions": 1},
 )  # fmt: skip
 async def kill_workers(run: Run) -> None:
@@ -36,30 +36,40 @@ async def kill_workers(run: Run) -> None:
         worker.start()
 
 
-@fault("kill9-one", 1, "SIGKILL of one of three workers, which does not come back", times=3, within=30.0, most_age=30.0)
+@fault(
+    "kill9-one", 1, "SIGKILL of one of three workers, which does not come back", times=3, within=30.0, most_age=30.0,
+    since="each SIGKILL",
+)  # fmt: skip
 async def kill_one(run: Run) -> None:
+    """The next one is killed when rows have been fresh for longer than a session lasts, and all three work."""
+    seconds = []
     for number in range(run.times):
         worker = run.rng.choice(run.workers)
-        worker.kill()
         run.is_over()
+        blow = time.monotonic()
+        worker.kill()
+        seconds.append(f"{await run.healed(blow):.1f}")
         if number + 1 < run.times:
-            await asyncio.sleep(SESSION_TIMEOUT_SECONDS + 15)
             worker.start()
             await run.ready([worker])
-    await asyncio.sleep(SESSION_TIMEOUT_SECONDS)
+    run.notes["fresh again after each SIGKILL (s)"] = ", ".join(seconds)
 
 
-@fault("sigterm", 2, "SIGTERM to one worker after the other, each started again", times=3, short_times=1, most_age=60.0)
+@fault(
+    "sigterm", 2, "SIGTERM to one worker after the other, each started again", times=3, short_times=1, most_age=60.0,
+    since="the last SIGTERM",
+)  # fmt: skip
 async def restart_rolling(run: Run) -> None:
     for _ in range(run.times):
         for worker in run.workers:
+            run.is_over()
             code = await worker.stop()
             assert code == 0, f"{worker.name} ended with {code} after SIGTERM"
             worker.start()
             await run.ready([worker])
 
 
-@fault("scale", 3, "scale from 1 to 4 to 2 to 3 workers", workers=4, start=1)
+@fault("scale", 3, "scale from 1 to 4 to 2 to 3 workers", workers=4, start=1, since="the last start")
 async def scale(run: Run) -> None:
     first, *others = run.workers
     for worker in others:
@@ -69,12 +79,13 @@ async def scale(run: Run) -> None:
         assert await worker.stop() == 0
     await asyncio.sleep(SESSION_TIMEOUT_SECONDS)
     first.start()
+    run.is_over()
     await run.ready()
 
 
 @fault(
     "freeze", 4, "SIGSTOP past the session timeout, then SIGCONT; changelogs compacted all the while", times=8,
-    short_times=1, proxied=True,
+    short_times=1, proxied=True, since="the last SIGCONT",
 )  # fmt: skip
 async def freeze(run: Run) -> None:
     """The way to PostgreSQL is slow, so that a worker is often frozen in the middle of a transaction."""
@@ -89,6 +100,7 @@ async def freeze(run: Run) -> None:
         zombie.freeze()
         await asyncio.sleep(SESSION_TIMEOUT_SECONDS + run.rng.uniform(1, 6))
         zombie.thaw()
+        run.is_over()
         await asyncio.sleep(3)
         doors.postgres.mend()
         await run.ready()
@@ -124,6 +136,7 @@ async def crash_at_points(run: Run) -> None:
 
     pairs = [pair(run.rng, number, most) for number in range(run.times)]
     await asyncio.gather(*(crash(worker, pairs[at :: len(run.workers)]) for at, worker in enumerate(run.workers)))
+    run.is_over()
     await run.ready()
     unreached = set(POINTS) - set(hit)
     assert run.times < TIMES_FOR_ALL * len(POINTS) or not unreached, (

@@ -14,9 +14,10 @@ Happen = Callable[["Run"], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Fault:
-    """`number`: of the campaign's list. `within`: seconds after its end in which rows are as fresh as ever again.
+    """`number`: of the campaign's list. `within`: seconds in which rows are as fresh as ever again, counted from `since`:
+    when the function returns, unless the run is told otherwise.
 
-    Both are judged. `most_age`: seconds that no row may ever lag behind, for faults that nobody should notice.
+    Times are judged. `most_age`: seconds that no row may ever lag behind, for faults that nobody should notice.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Fault:
     times: int = 1
     short_times: int = 0  # in the short form (`SHORT` in test_campaign.py); 0: not part of it
     within: float = 60.0
+    since: str = "its end"
     most_age: float | None = None
     workers: int = 3
     start: int | None = None  # how many of them run at first, where not all

@@ -70,6 +70,7 @@ class Run:
             crowds=fault.crowds,
         )
         self._over: float | None = None
+        self._healings: list[float] = []
         self._strangers: set[Position] = set()
         self._raw_letters: dict[Position, bytes] | None = None
 
@@ -85,8 +86,15 @@ class Run:
     # -- for faults -------------------------------------------------------------------------------------------------
 
     def is_over(self) -> None:
-        """The fault ends here, if that is not when its function returns."""
+        """The harm ends here, if that is not when the fault's function returns: time to fresh counts from the last call."""
         self._over = time.monotonic()
+
+    async def healed(self, blow: float) -> float:
+        """Wait until rows are fresh again after a blow that fell at `blow`. The seconds from there are judged as those
+        after the fault's end are."""
+        await self.until_fresh(blow)
+        self._healings.append(self.load.fresh_after(blow))
+        return self._healings[-1]
 
     def expect_strangers(self, places: set[Position]) -> None:
         """Records at these places may have become anything."""
@@ -151,7 +159,8 @@ class Run:
                 await self.fault.happen(self)
                 over = self._over or time.monotonic()
                 await self.until_fresh(over, SHORT_STILL_FRESH_SECONDS if self.is_short else STILL_FRESH_SECONDS)
-            result.worst_age, result.fresh_after = self.load.worst_age(began), self.load.fresh_after(over)
+            result.worst_age = self.load.worst_age(began)
+            result.fresh_after = max([*self._healings, self.load.fresh_after(over)])
             await self.ready()
             result.tally = await self.verdict()
         self._judge_endings()

@@ -51,6 +51,7 @@ def chain(name: str) -> Fault:
             try:
                 await run.ready()
                 await fault.happen(run)
+                run.is_over()  # of each fault by itself
                 await run.until_fresh(time.monotonic(), still_seconds=1.0)
             except Exception as failure:
                 raise AssertionError(f"{fault.name}: {failure}") from failure
@@ -234,4 +235,7 @@ async def test_rows_are_as_old_as_the_first_session_that_they_do_not_count(deplo
     assert 3.9 < load.age() < 4.5
     load.ages = [(10, 0.1), (20, 8.0), (30, 6.0), (40, 0.2)]
     assert load.worst_age(since=25) == 6.0
-    assert load.fresh_after(since=15) == 15
+    assert load.fresh_after(since=15) == 25  # not before somebody saw it
+    assert load.fresh_after(since=35) == 0
+    load.ages.pop()
+    assert load.fresh_after(since=15) == 15  # and still not, when nobody looked any more
