@@ -18,6 +18,7 @@ from tests.faults.ground import Ground
 from tests.faults.load import FRESH_SECONDS, Load
 from tests.faults.registry import Fault
 from tests.faults.results import Result, Tally, commit
+from tests.faults.sequel import sequel
 from tests.flow import judge, users
 from tests.flow.driver import Deployment, Ending
 from tests.flow.judge import Difference, Position
@@ -211,6 +212,10 @@ class Run:
             for worker in self.workers:
                 worker.start()
             await self.ready(seconds=LONG_HEAL_SECONDS if self.fault.is_huge else HEAL_SECONDS)
+            oracle = await asyncio.to_thread(self.deployment.oracle)
+            told = sequel(oracle, self.seed)
+            await self.deployment.tell(*told)
+            self.notes["events after the rebuild"] = len(told)
             tally = await self.verdict(newer_than_us=began_us)
         self._judge_endings()
         return tally
