@@ -24,6 +24,7 @@ AWAY_SECONDS = 60.0
 MOST_WINDOW_AGE_SECONDS = 15.0
 MOST_LATE_ANSWERS = 0.02  # of all
 CUT_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tutormax-streams'"
+REPEATED = "a transaction met another writer's and is repeated: deadlock detected"
 WRITTEN = ("tutors", "sessions", "student_feedback", "tutor_events", "tutor_performance_metrics")
 
 
@@ -251,32 +252,48 @@ async def serialisation(run: Run) -> None:
     await in_trouble(run, "40001", 0.33, 30.0)
 
 
-@fault("postgres-deadlocks", 7, "two rivals lock rows of metrics in any order, for 30 s")
+@fault("postgres-deadlocks", 7, "rivals lock rows of metrics, in any order and in the opposite of ours, for 30 s")
 async def deadlocks(run: Run) -> None:
+    """PostgreSQL's victim is who looks first why it waits, which each does once. The rival in opposite order is in no
+    hurry to look, so it is our sink that loses, and repeats what it had begun."""
     ended = time.monotonic() + 30
     died = 0
 
-    async def rival() -> None:
+    async def rival(statement: str) -> None:
         nonlocal died
+        with suppress(psycopg.OperationalError):
+            try:
+                await run.sql(statement)
+            except psycopg.errors.DeadlockDetected:
+                died += 1
+        await asyncio.sleep(0.05)
+
+    async def in_any_order() -> None:
+        tutors = [probe.tutor_id for probe in run.load.probes]
         while time.monotonic() < ended:
-            tutors = [probe.tutor_id for probe in run.load.probes]
             run.rng.shuffle(tutors)
-            with suppress(psycopg.OperationalError):
-                try:
-                    await run.sql(
-                        "".join(
-                            f"UPDATE tutor_performance_metrics SET created_at = created_at WHERE tutor_id = '{tutor}';"
-                            " SELECT pg_sleep(0.05);"
-                            for tutor in tutors
-                        )
-                    )
-                except psycopg.errors.DeadlockDetected:
-                    died += 1
-            await asyncio.sleep(0.05)
+            await rival(
+                "".join(
+                    f"UPDATE tutor_performance_metrics SET created_at = created_at WHERE tutor_id = '{tutor}';"
+                    " SELECT pg_sleep(0.05);"
+                    for tutor in tutors
+                )
+            )
+
+    async def in_opposite_order() -> None:
+        while time.monotonic() < ended:
+            await rival(
+                "SET LOCAL deadlock_timeout = '3s'; DO $$ DECLARE id text; BEGIN FOR id IN SELECT metric_id FROM "
+                "tutor_performance_metrics ORDER BY metric_id DESC LOOP UPDATE tutor_performance_metrics SET created_at "
+                "= created_at WHERE metric_id = id; PERFORM pg_sleep(0.001); END LOOP; END $$"
+            )
 
     async with fresh_windows(run):
-        await asyncio.gather(rival(), rival())
-    run.notes["deadlocks that hit a rival"] = died
+        await asyncio.gather(in_any_order(), in_any_order(), in_opposite_order())
+    ours = sum(worker.log.read_text(errors="replace").count(REPEATED) for worker in run.workers)
+    run.notes |= {"deadlocks that hit a rival": died, "deadlocks that hit our sink": ours}
+    assert died, "no rival was ever the victim"
+    assert ours, "our sink was never the victim"
 
 
 @fault("postgres-connections", 7, "PostgreSQL has no connection left for 30 s", within=30.0)

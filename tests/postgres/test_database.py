@@ -200,7 +200,8 @@ async def test_more_work_than_connections_takes_turns(postgres: str) -> None:
         await database.ping()
 
 
-async def test_clashes_are_repeated(database: Database) -> None:
+async def test_clashes_are_repeated(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tutormax_streams.postgres.database")
     attempts = 0
 
     async def work(connection: Connection) -> str:
@@ -212,6 +213,7 @@ async def test_clashes_are_repeated(database: Database) -> None:
 
     assert await database.transaction(work) == "done"
     assert attempts == 3
+    assert caplog.messages == ["a transaction met another writer's and is repeated: deadlock detected"] * 2
 
     async def hopeless(connection: Connection) -> None:
         raise psycopg.errors.SerializationFailure("could not serialize")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import socket
@@ -24,6 +25,8 @@ from psycopg.pq import TransactionStatus
 
 from tutormax_streams.postgres import instants
 from tutormax_streams.postgres.errors import Fault, SinkUnavailable, fault, sentence
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -123,6 +126,7 @@ class Database:
                     raise
                 if attempt == CLASH_ATTEMPTS:
                     raise SinkUnavailable(f"other writers kept interfering: {sentence(error)}") from error
+                logger.info("a transaction met another writer's and is repeated: %s", sentence(error))
                 await asyncio.sleep(random.uniform(0.01, 0.05) * attempt)
         raise AssertionError("unreachable")
 
