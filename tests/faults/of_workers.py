@@ -20,7 +20,10 @@ SESSION_TIMEOUT_SECONDS = 10
 READY_SECONDS = 20.0  # that a worker may be ready without coming to its point
 REACH_SECONDS = 60.0  # altogether, for it starts beside others that crash too
 SHORT_REACH_SECONDS = 30.0
+COMPACTION_SECONDS = 30.0  # for the broker, once segments were closed by what came after them
 TIMES_FOR_ALL = 5  # so often a point is tried before never coming to it is a fault of the campaign
+
+Place = tuple[int, int]  # partition, offset
 
 
 @fault(
@@ -88,7 +91,9 @@ async def scale(run: Run) -> None:
     short_times=1, proxied=True, since="the last SIGCONT",
 )  # fmt: skip
 async def freeze(run: Run) -> None:
-    """The way to PostgreSQL is slow, so that a worker is often frozen in the middle of a transaction."""
+    """The way to PostgreSQL is slow, so that a worker is often frozen in the middle of a transaction. It wakes when all
+    that was overwritten in changelogs by then is gone from them."""
+    gone = 0
     async with kafka.admin_client(run.deployment.settings) as admin:
         logs = run.deployment.topics.changelogs
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=EAGER) for name in logs])
@@ -98,17 +103,48 @@ async def freeze(run: Run) -> None:
         doors.postgres.slow(0.2)
         await asyncio.sleep(run.rng.uniform(2, 4))
         zombie.freeze()
+        overwritten = await superseded(run)
         await asyncio.sleep(SESSION_TIMEOUT_SECONDS + run.rng.uniform(1, 6))
+        gone += await compacted_away(run, overwritten)
         zombie.thaw()
         run.is_over()
         await asyncio.sleep(3)
         doors.postgres.mend()
         await run.ready()
+    run.notes["changelog records compacted away before the zombie woke"] = gone
+    assert gone, "the broker never compacted anything"
     refused = run.notes["late rows refused"] = run.metric("fenced")
     assert refused or run.is_short, "no zombie ever had a late row: nothing was shown"
 
 
-@fault("crash-points", 8, "crashes at exact points between two steps", times=200, short_times=10, poison_share=0.05)
+async def superseded(run: Run) -> dict[str, set[Place]]:
+    """What can be read of changelogs although a later record has the same key, by topic: what compaction takes away."""
+    found = {}
+    for topic in run.deployment.topics.changelogs:
+        log = await run.deployment.read(topic)
+        newest = {(record.partition, record.key): record.offset for record in log}
+        found[topic] = {(r.partition, r.offset) for r in log if r.offset != newest[r.partition, r.key]}
+    return found
+
+
+async def compacted_away(run: Run, superseded: dict[str, set[Place]]) -> int:
+    """Wait until none of it can be read any more: how many records it was."""
+    for topic, places in superseded.items():
+
+        async def left(topic: str = topic, places: set[Place] = places) -> set[Place]:
+            return places & {(r.partition, r.offset) for r in await run.deployment.read(topic)}
+
+        until = time.monotonic() + COMPACTION_SECONDS
+        while still := await left():
+            assert time.monotonic() < until, f"{len(still)} overwritten records of {topic} were not compacted away"
+            await asyncio.sleep(0.5)
+    return sum(map(len, superseded.values()))
+
+
+@fault(
+    "crash-points", 8, "crashes at exact points between two steps", times=200, short_times=10, poison_share=0.05,
+    since="the last start",
+)  # fmt: skip
 async def crash_at_points(run: Run) -> None:
     """Each worker crashes again and again, at a random point at a random time."""
     hit: dict[str, int] = {}
