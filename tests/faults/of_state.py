@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 
 from tests.faults.registry import fault
-from tests.faults.run import Run
+from tests.faults.run import HEAL_SECONDS, Run
 from tests.flow.processes import Worker
 from tutormax_streams import kafka
 from tutormax_streams.batches.shelves import OPENING_SECONDS
@@ -19,6 +21,8 @@ from tutormax_streams.refused import KAFKA, STATE
 SHIFTED = Path(__file__).parent / "shifted"
 NEXT_VERSION = Path(__file__).parent / "next_version"
 CLOCK_SECONDS = 600
+SIDE_BY_SIDE_SECONDS = 20.0
+NEXT_LAYOUT = b"\x02"  # of facts, as the next release writes them
 
 
 @fault("disk-lost", 10, "a killed worker's local state is deleted", times=3, since="the last start")
@@ -256,3 +260,61 @@ async def versions(run: Run) -> None:
     for worker in run.workers:
         worker.change(PYTHONPATH=os.environ.get("PYTHONPATH", ""))
     await rebuilt(run)
+
+
+@fault(
+    "versions-stepwise", 14, "a rolling upgrade to another layout of facts by a release that reads both, and back; old and "
+    "new side by side at each step", since="the last start", most_age=60.0,
+)  # fmt: skip
+async def versions_stepwise(run: Run) -> None:
+    """Nobody ends by itself, nothing is rebuilt. At each step one worker of the new release works beside two of the old
+    for a while, all with partitions of their own, before these follow."""
+    old = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "NEXT_WRITES": ""}
+    reads_both = {"PYTHONPATH": path_with(NEXT_VERSION), "NEXT_WRITES": "old"}
+    writes_next = {"PYTHONPATH": path_with(NEXT_VERSION), "NEXT_WRITES": ""}
+    for release in (reads_both, writes_next, reads_both, old):
+        first, *rest = run.workers
+        before = release_of(first)
+        await released(run, first, release)
+        run.notes[f"{release_of(first)} beside {before} (s)"] = round(await side_by_side(run))
+        for worker in rest:
+            await released(run, worker, release)
+        run.workers.append(run.workers.pop(0))  # another one is the first to change
+    layouts = [r.value[:1] == NEXT_LAYOUT for r in await run.deployment.read(run.deployment.topics.facts) if r.value]
+    run.notes["records of facts in the old layout"] = layouts.count(False)
+    run.notes["records of facts in the new layout"] = layouts.count(True)
+    assert any(layouts), "the next release wrote nothing in its layout"
+    assert not run.deployment.endings, run.deployment.endings
+
+
+async def released(run: Run, worker: Worker, release: dict[str, str]) -> None:
+    assert await worker.stop() == 0
+    worker.change(**release)
+    run.is_over()
+    worker.start()
+    await run.ready([worker])
+
+
+def release_of(worker: Worker) -> str:
+    """As /version says; "" while it does not answer."""
+    return str(json.loads(worker.get("/version") or b"{}").get("tutormax-streams", ""))
+
+
+async def side_by_side(run: Run) -> float:
+    """Wait until workers of two releases, each ready and with partitions to read, have worked for a while without a
+    break: for how many seconds."""
+
+    def works(worker: Worker) -> bool:
+        report = worker.health() or {"ready": False}
+        return bool(report["ready"]) and worker.metric("owned_partitions") > 0
+
+    def is_so() -> bool:
+        return len({release_of(worker) for worker in run.workers} - {""}) == 2 and all(map(works, run.workers))
+
+    until, since = time.monotonic() + HEAL_SECONDS, None
+    while since is None or time.monotonic() - since < SIDE_BY_SIDE_SECONDS:
+        assert time.monotonic() < until, f"not side by side: {[(release_of(w), w.health()) for w in run.workers]}"
+        asked = time.monotonic()
+        since = (since or asked) if await asyncio.to_thread(is_so) else None
+        await asyncio.sleep(0.5)
+    return time.monotonic() - since

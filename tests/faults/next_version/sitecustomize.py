@@ -1,13 +1,22 @@
-"""Python imports this at start where this directory is on the path: a later release of ours, which writes facts in a
-layout of its own (version 1's behind another byte of version) and reads both.
+"""Python imports this at start where this directory is on the path: a later release of ours, which reads facts in a
+layout of its own (version 1's behind another byte of version) besides the old one. It writes the new one; with
+NEXT_WRITES=old it is the release before that, which only reads both. /version tells which.
 """
 
+import importlib.metadata
+import os
 from collections.abc import Sequence
 
 from models import wire
 
 NEXT = b"\x02"
-pack, unpack = wire.pack_facts, wire.unpack_facts
+WRITES_OLD = os.environ.get("NEXT_WRITES") == "old"
+version, pack, unpack = importlib.metadata.version, wire.pack_facts, wire.unpack_facts
+
+
+def version_of(distribution_name: str) -> str:
+    ours = "+reads.both" if WRITES_OLD else "+next"
+    return version(distribution_name) + (ours if distribution_name == "tutormax-streams" else "")
 
 
 def pack_facts(facts: Sequence[wire.Facts]) -> bytes:
@@ -18,4 +27,7 @@ def unpack_facts(packed: bytes) -> list[wire.Facts]:
     return unpack(packed[1:] if packed[:1] == NEXT else packed)
 
 
-wire.pack_facts, wire.unpack_facts = pack_facts, unpack_facts
+importlib.metadata.version = version_of
+wire.unpack_facts = unpack_facts
+if not WRITES_OLD:
+    wire.pack_facts = pack_facts
