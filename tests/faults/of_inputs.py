@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ RUBBISH = b"{'not': 'json'}"
 BREAKER = {"TUTORMAX_BREAKER_WINDOW": "200", "TUTORMAX_BREAKER_COOLDOWN_SECONDS": "1"}
 AUDITS = 5
 FLOOD = 2_000  # records, and then their confirmations
+PROGRESS = re.compile(r"backlog: ([\d,]+) records to go, [\d,]+ fewer every second, about (\d[\d.]* (?:s|min|h)) left")
 NO_BREAKER = {"TUTORMAX_BREAKER_BAD_PCT": "100"}
 
 
@@ -258,6 +260,13 @@ async def backlog(run: Run) -> None:
         "peak RSS, first half (MiB)": round(max(highest[:half], default=0)),
         "peak RSS, second half (MiB)": round(max(highest[half:], default=0)),
     }
+    said = {worker.name: PROGRESS.findall(worker.log.read_text()) for worker in run.workers}
+    run.notes["times that progress was told, with the time left"] = sum(map(len, said.values()))
+    for name, told in said.items():
+        assert len(told) > 1, f"{name} did not tell its progress: {told}"
+        remaining = [int(records.replace(",", "")) for records, _ in told]
+        assert remaining[-1] < remaining[0], f"{name} told of {remaining}"
+    run.notes["as told"] = " -> ".join(f"{records}, {left} left" for records, left in said[run.workers[0].name])
     assert max(highest[half:], default=0) < 1.2 * max(highest[:half], default=1) + 20, "memory grew with the backlog"
 
 
