@@ -71,3 +71,13 @@ def test_where_records_always_come_a_few_are_no_backlog():
     assert (backlog.remaining, backlog.most) == (300, 300), "the former one was worked off"
     backlog.look(3, 99)
     assert (backlog.remaining, backlog.progress) == (0, "")
+
+
+def test_what_others_took_over_is_no_progress():
+    backlog = Backlog("backlog")
+    for second in range(10):
+        backlog.look(second, 400_000 - 1_000 * second, of={0, 1, 2})
+    backlog.look(10, 100_000, of={0})
+    assert (backlog.progress, backlog.seconds_left) == ("100,000 records to go", None)
+    backlog.look(11, 99_500, of={0})
+    assert (backlog.records_per_second, backlog.most) == (500, 100_000)

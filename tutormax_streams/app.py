@@ -115,8 +115,9 @@ class Runtime:
         """About once a second: say how far long work has come. Answers why the worker should end, if it should."""
         now = time.monotonic()
         self.recovery.look(now, sum(recovery_remaining(app) for app in self.apps if app.tables and app.in_recovery))
-        positions = [p for app in self.apps if (c := batch_consumer(app)) is not None for p in c.positions().values()]
-        self.backlog.look(now, sum(position.behind for position in positions))
+        consumers = [consumer for app in self.apps if (consumer := batch_consumer(app)) is not None]
+        positions = {(c.app.conf.id, tp): position for c in consumers for tp, position in c.positions().items()}
+        self.backlog.look(now, sum(position.behind for position in positions.values()), of=positions.keys())
         self.health.look(now)
         self.state.look()
         return next((why for stillness in self.stillness if (why := stillness.judge())), None)

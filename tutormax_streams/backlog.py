@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Collection
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +24,15 @@ class Backlog:
         self.least = least
         self._seen: deque[tuple[float, int]] = deque()
         self._said = float("-inf")
+        self._of: Collection[object] = ()
         self.most = 0  # records that remained at once since nothing did
 
-    def look(self, now: float, remaining: int) -> None:
-        """So many records remain."""
+    def look(self, now: float, remaining: int, of: Collection[object] = ()) -> None:
+        """So many records remain, of these partitions: when others are counted, pace is measured anew."""
+        if of != self._of:
+            self._of = of
+            self._seen.clear()
+            self.most = 0
         if remaining < self.least:
             self._seen.clear()
             self.most = 0
