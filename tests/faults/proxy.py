@@ -42,11 +42,18 @@ class Switchboard:
         return door
 
     def close(self) -> None:
-        for door in self.doors:
-            asyncio.run_coroutine_threadsafe(door.close(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    async def _end(self) -> None:
+        """Close all doors, and wait for who still passes or is just coming in: a loop must not be closed under them."""
+        for door in self.doors:
+            await door.close()
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
+            await asyncio.sleep(0)  # connections that were accepted before are handed over by now
 
 
 class Door:
@@ -93,7 +100,9 @@ class Door:
         self._server = await asyncio.start_server(self._serve, HOST, self.port)
 
     async def close(self) -> None:
+        """Whoever is inside comes to an end by itself."""
         self._server.close()
+        self._mend()
         self._cut()
 
     def _cut(self) -> None:
@@ -115,6 +124,10 @@ class Door:
             reset(writer)
             return
         ends = {writer, to_server}
+        if self._is_cut:
+            for end in ends:
+                reset(end)
+            return
         self._open |= ends
         pumps = [
             asyncio.ensure_future(self._pump(reader, to_server, is_inward=True)),
