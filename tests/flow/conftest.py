@@ -14,12 +14,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.flow import users
 from tests.flow.driver import Deployment
 from tests.flow.processes import Worker
 from tests.flow.stories import Deploy
 
 BREAKER_WINDOW = 200
 BREAKER_COOLDOWN_SECONDS = 1.0
+HYSTERESIS_PCT = 20
+RATE_PER_MINUTE = 30
 
 
 @pytest.fixture(scope="session")
@@ -58,15 +61,20 @@ def deploy(kafka: str, new_database: Callable[[], str], tmp_path_factory: pytest
 def living(
     kafka: str, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
-    """A deployment whose one worker is ready."""
+    """A deployment whose one worker is ready, with settings that are not the usual ones."""
+    database = new_database()
+    users.make(database)
     deployment = Deployment(
         kafka,
-        new_database(),
+        database,
         tmp_path_factory.mktemp("living"),
         settings={
             "TUTORMAX_BREAKER_WINDOW": str(BREAKER_WINDOW),
             "TUTORMAX_BREAKER_COOLDOWN_SECONDS": str(BREAKER_COOLDOWN_SECONDS),
             "TUTORMAX_ALERT_SETTLE_SECONDS": "6",
+            "TUTORMAX_ALERT_HYSTERESIS_PCT": str(HYSTERESIS_PCT),
+            "TUTORMAX_WEB_RATE_PER_MINUTE": str(RATE_PER_MINUTE),
+            "SECRET_KEY": users.KEY,
         },
     )
     worker = deployment.worker()

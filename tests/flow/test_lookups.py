@@ -51,9 +51,9 @@ def ask(worker: Worker, path: str, user_id: int | None = STAFF, **headers: str) 
         return error.code, json.loads(error.read())
 
 
-def strictly(worker: Worker, path: str) -> tuple[int, str | None]:
+def strictly(worker: Worker, path: str, user_id: int = STAFF) -> tuple[int, str | None]:
     """Status, and when to ask again."""
-    headers = {"Authorization": f"Bearer {token(STAFF)}"}
+    headers = {"Authorization": f"Bearer {token(user_id)}"}
     try:
         with urllib.request.urlopen(
             urllib.request.Request(f"http://127.0.0.1:{worker.port}{path}", headers=headers), timeout=10

@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import jsonschema
 import pytest
 
 from tests.flow import users
+from tests.flow.documented import assert_documented
 from tests.flow.driver import Deployment
 from tests.flow.processes import Worker
 from tests.flow.stories import Deploy
 from tests.flow.users import KEY, STAFF, TUTOR, token
 from tests.oracle import DAY_US
 from tests.samples import feedback_payload, session_payload, tutor_payload
-from tutormax_streams.web import asyncapi
 
 TUTORS = 4
 SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS", "30"))
@@ -153,14 +152,9 @@ async def test_bytes_that_are_no_text_are_refused_or_found_nowhere(asked: Deploy
     assert int(answer.split()[1]) in (200, 400, 404), answer
 
 
-def held(name: str, body: Any) -> None:
-    document = asyncapi.document()
-    jsonschema.Draft202012Validator({**document, "$ref": f"#/components/schemas/{name}"}).validate(body)
-
-
 async def test_what_is_pushed_is_documented(asked: Deployment):
     base = f"http://127.0.0.1:{asked.workers[0].port}"
-    told: dict[str, Any] = {}
+    told: dict[tuple[str, str], Any] = {}  # the last, by channel and message
     async with (
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {token(STAFF)}"}) as client,
         client.ws_connect(f"{base}/ws/dashboard") as socket,
@@ -175,16 +169,17 @@ async def test_what_is_pushed_is_documented(asked: Deployment):
                 if name == "event":
                     event = value
                 elif name == "data":
-                    told[event] = json.loads(value)
+                    told["events", f"event.{event}"] = json.loads(value)
 
         async def hear() -> None:
             async for message in socket:
                 body = json.loads(message.data)
-                told[body["type"]] = body
+                told["socket", body["type"]] = body
 
         listening = [asyncio.create_task(listen()), asyncio.create_task(hear())]
         number = 0
-        while not {"metrics", "metrics_update", "analytics_update"} <= set(told):  # it begins with its first listener
+        awaited = {("events", "event.metrics"), ("socket", "metrics_update"), ("socket", "analytics_update")}
+        while not awaited <= set(told):  # it begins with its first listener
             number += 1
             assert number < 30, told
             now_us = time.time_ns() // 1000
@@ -192,8 +187,5 @@ async def test_what_is_pushed_is_documented(asked: Deployment):
             await asyncio.sleep(1)
         for task in listening:
             task.cancel()
-    for name, schema in {"metrics": "MetricsEvent", "tier": "TierEvent", "alert": "AlertEvent"}.items():
-        if name in told and "type" not in told[name]:
-            held(schema, told[name])
-    held("MetricsMessage", told["metrics_update"])
-    held("AnalyticsMessage", told["analytics_update"])
+    for (channel, message), body in told.items():
+        assert_documented(channel, message, body)
