@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -11,9 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.cookiejar import CookieJar
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urldefrag
 
 import psutil
 import pytest
@@ -109,9 +115,32 @@ def test_once_loads_judges_and_says_what_it_found(home: Path):
     showing.assert_nothing_is_left()
 
 
-def test_ctrl_c_ends_it_in_peace(home: Path):
+def visited(link: str) -> dict[str, Any]:
+    """The dashboard's totals, as the page at this link gets them: it trades what the fragment holds for a cookie."""
+    page, fragment = urldefrag(link)
+    base = page.removesuffix("/dashboard")
+    (token,) = parse_qs(fragment)["token"]
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+    with browser.open(page, timeout=10) as response:
+        assert b"<title>Tutor performance</title>" in response.read()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        browser.open(f"{base}/dashboard/analytics", timeout=10)
+    bearer = {"Authorization": f"Bearer {token}"}
+    with browser.open(urllib.request.Request(f"{base}/session", method="POST", headers=bearer), timeout=10) as response:
+        assert response.status == 204
+    with browser.open(f"{base}/whoami", timeout=10) as response:
+        who = json.load(response)
+        assert (who["full_name"], who["is_staff"]) == ("Demo viewer", True)
+    with browser.open(f"{base}/dashboard/analytics", timeout=10) as response:
+        totals: dict[str, Any] = json.load(response)
+        return totals
+
+
+def test_its_link_signs_in_and_ctrl_c_ends_it_in_peace(home: Path):
     showing = Showing(home, "--tutors", "5", "--days", "3")
     showing.until_says("live events")
+    (link,) = re.findall(r"^  dashboard: (http\S+)$", showing.output, re.MULTILINE)
+    assert visited(link)["total_tutors"] == 5
     showing.process.send_signal(signal.SIGINT)
     assert showing.until_ended() == 0, showing.output
     assert "Traceback" not in showing.output
