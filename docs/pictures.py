@@ -2,7 +2,7 @@
 
 Starts the demo (a broker, a PostgreSQL, a worker, 300 tutors, live events), opens its page in the machine's own Chromium
 and leaves it open for some minutes, so that its charts and lists have something to show, and freshness is that of live
-events, not of the history before (it looks back 5 minutes). Nothing is painted by hand.
+events, not of the history before (it looks back a minute). Nothing is painted by hand.
 """
 
 from __future__ import annotations

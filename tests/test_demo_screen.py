@@ -79,6 +79,15 @@ def test_the_board_tells_rates_changes_and_the_fall():
     assert "100 live events, 25.0/s" in live.line()
 
 
+def test_freshness_is_that_of_the_last_minute():
+    live = board()
+    for second in range(0, 100, 5):
+        slow = 100 * (second > 0)  # as a history is, that came before the first five seconds were over
+        live.look(scrape(second, 1000, (second, second, second, second + slow)), {}, "12:00:00", second)
+        assert (live.freshness(0.9) or 0) < 0.1 or second <= 60
+    assert live.freshness(0.5) == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (110, 34), (200, 60)])
 def test_the_screen_fits_and_shows_every_tier(width: int, height: int):
     live = board()

@@ -129,6 +129,29 @@ def test_freshness_and_dead_letters_are_those_of_the_last_minutes():
     ]
 
 
+def test_what_a_history_took_is_out_of_the_last_minute_when_the_minute_is_over():
+    worker, clock = Worker(), Clock()
+    state = WorkerState(worker, clock)
+    for _ in range(100):
+        worker.telemetry.observe("freshness", 20.0)
+    assert state.answer()["freshness"]["last_minute"]["events"] == 100
+    for second in range(1, 91):
+        clock.now += 1
+        state.look()
+        worker.telemetry.observe("freshness", 0.4)
+        said = state.answer()["freshness"]
+        assert said["last_minute"]["period_seconds"] <= 60
+        assert said["last_minute"]["events"] <= 61 or second <= 60
+    assert said["p50_seconds"] > 10, "of the last five minutes"
+    assert (said["events"], said["last_minute"]["p50_seconds"] < 1) == (190, True)
+    assert 50 <= said["last_minute"]["period_seconds"] == said["last_minute"]["events"] - 1
+    other = said_by("b", [0], freshness=said)
+    older = said_by("a", [1])  # says nothing of its last minute
+    together = deployment([older, other], [], OWNERS, 4)["freshness"]
+    del said["last_minute"]["buckets"]
+    assert (together["events"], together["last_minute"]) == (290, said["last_minute"])
+
+
 def test_what_nobody_delivers_has_an_age_all_the_same(monkeypatch: pytest.MonkeyPatch):
     stalled = Position(5, 5, 9, 0, None, behind_seconds=40.0)
     slow = Position(5, 9, 9, 1, 1_000, behind_seconds=3.0)
@@ -201,6 +224,7 @@ def test_without_troubles_all_is_well_and_figures_are_put_together():
         "partitions": 4, "lag_records": 20, "lag_seconds": 0.25, "breaker": None,
     }  # fmt: skip
     assert answer["topics"]["tutormax.sessions"]["breaker"] == "closed"
+    assert answer["freshness"].pop("last_minute")["events"] == 0
     assert answer["freshness"] == {"p50_seconds": 0.6, "p99_seconds": 1.0, "events": 200, "period_seconds": 300.0}
     assert answer["dead_letters"] == [{"topic": "tutormax.sessions", "reason": "invalid", "count": 14, "recent": 0}]
     assert answer["sink"] == {

@@ -100,11 +100,18 @@ def _topics(states: Sequence[State]) -> dict[str, dict[str, Any]]:
 
 
 def _freshness(states: Sequence[State]) -> dict[str, Any]:
+    """A worker of an older version does not say how its last minute was."""
+    told = [state["freshness"] for state in states]
+    minutes = [found["last_minute"] for found in told if "last_minute" in found]
+    return {**_fresh(told), "last_minute": _fresh(minutes)}
+
+
+def _fresh(told: Sequence[State]) -> dict[str, Any]:
     counts: Counter[float] = Counter()
-    for state in states:
-        for bound, count in state["freshness"]["buckets"]:
+    for found in told:
+        for bound, count in found["buckets"]:
             counts[float("inf") if bound is None else bound] += count
-    return freshness_answer(counts, max((state["freshness"]["period_seconds"] for state in states), default=0.0))
+    return freshness_answer(counts, max((found["period_seconds"] for found in told), default=0.0))
 
 
 def _together(states: Sequence[State], what: str) -> dict[str, Any] | None:

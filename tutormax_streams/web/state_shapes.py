@@ -82,8 +82,8 @@ class Tables(Struct):
     serving: list[int]
 
 
-class Freshness(Struct, kw_only=True):
-    """From an event to its committed row, in the last minutes."""
+class Fresh(Struct, kw_only=True):
+    """From an event to its committed row, in the seconds before now."""
 
     p50_seconds: Seconds | None
     p99_seconds: Seconds | None
@@ -91,13 +91,25 @@ class Freshness(Struct, kw_only=True):
     period_seconds: Seconds
 
 
-class WorkerFreshness(Freshness, kw_only=True):
+class Freshness(Fresh, kw_only=True):
+    """From an event to its committed row, in the last minutes."""
+
+    last_minute: Fresh
+
+
+class WorkerFresh(Fresh, kw_only=True):
     """With what it was counted from."""
 
     buckets: Annotated[
         list[tuple[float | None, float]],
         Meta(description="upper bound in seconds (null: none), and how many events came up to it"),
     ]
+
+
+class WorkerFreshness(WorkerFresh, kw_only=True):
+    """In the last minutes, with what it was counted from."""
+
+    last_minute: WorkerFresh
 
 
 class Progress(Struct):

@@ -19,6 +19,7 @@ from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.web.health import Health, versions
 
 PERIOD_SECONDS: Final = 300.0
+MINUTE_SECONDS: Final = 60.0
 STEP_SECONDS: Final = 10.0
 
 _SKEWS: Final = ("clock_skew_seconds", "database_clock_skew_seconds")  # of the roles stream and sink
@@ -130,7 +131,7 @@ class WorkerState:
         sources, now = self._sources, self._monotonic()
         topics = lags(sources.apps, sources.clock() / 1000)
         earlier, later = self._counted[0], self._count(now)
-        fresh = {bound: count - earlier.freshness.get(bound, 0.0) for bound, count in later.freshness.items()}
+        minute = next((found for found in self._counted if now - found.at <= MINUTE_SECONDS), self._counted[-1])
         readiness = sources.health.report()["roles"]
         held = sources.held() if sources.held is not None else None
         skew = max([sources.telemetry.value(name) for name in _SKEWS], key=abs)
@@ -157,12 +158,7 @@ class WorkerState:
             "tables": None
             if held is None
             else {"partitions": sorted(held), "serving": sorted(p for p in held if held[p])},
-            "freshness": {
-                **freshness_answer(fresh, now - earlier.at),
-                "buckets": [
-                    [None if bound == float("inf") else bound, count] for bound, count in sorted(fresh.items())
-                ],
-            },
+            "freshness": {**_freshness(earlier, later), "last_minute": _freshness(minute, later)},
             "recovery": _progress(sources.recovery),
             "backlog": _progress(sources.backlog),
             "dead_letters": [
@@ -207,6 +203,13 @@ def _series(telemetry: Telemetry, name: str, ending: str = "_total") -> list[tup
     wanted = f"tutormax_{name}{ending}"
     families = telemetry.registry.restricted_registry([wanted]).collect()
     return [(sample.labels, sample.value) for family in families for sample in family.samples if sample.name == wanted]
+
+
+def _freshness(earlier: Counted, later: Counted) -> dict[str, Any]:
+    """Of what was observed in between, and how it was counted."""
+    fresh = {bound: count - earlier.freshness.get(bound, 0.0) for bound, count in later.freshness.items()}
+    buckets = [[None if bound == float("inf") else bound, count] for bound, count in sorted(fresh.items())]
+    return {**freshness_answer(fresh, later.at - earlier.at), "buckets": buckets}
 
 
 def _progress(backlog: Backlog) -> dict[str, Any] | None:

@@ -111,7 +111,7 @@ function startOverview(query) {
   const pulse = keepAsking({
     ask: (signal) => get("/operations/state", {}, signal),
     everySeconds: POLL_SECONDS,
-    show: ({ freshness }) => top.flow(freshness),
+    show: ({ freshness }) => top.flow(freshness.last_minute),
     fail: () => top.flow(null), // the figures of tutors do not depend on it
   });
   stops.push(pulse.stop);

@@ -17,10 +17,10 @@ const TOTALS = [
   ["Sessions", "total_sessions_7day", 0, "in 7 days"],
   ["Sessions", "total_sessions_30day", 0, "in 30 days"],
 ];
-/** Of the deployment's last minutes, from /operations/state. */
+/** Of the deployment's last minute, from /operations/state: what a history took to flow in is soon no more in it. */
 const FLOW = [
-  ["Event to row", ({ p50_seconds: seconds }) => number(seconds, 1), "s, median"],
-  ["Events", ({ events, period_seconds: seconds }) => number(seconds ? events / seconds : null, 1), "a second"],
+  ["Event to row, last minute", ({ p50_seconds: seconds }) => number(seconds, 1), "s, median"],
+  ["Events, last minute", ({ events, period_seconds: seconds }) => number(seconds ? events / seconds : null, 1), "a second"],
 ];
 
 /** `onTier(tier|null)` is told which tier somebody chose. */
