@@ -250,6 +250,52 @@ async def test_an_alert_appears_is_told_and_leads_to_its_tutor(browser: Browser,
         assert await here.violations() == []
 
 
+async def metrics(ground: Deployment) -> tuple[float, dict[str, float]]:
+    """Events accepted so far, and how many rows were committed within how many seconds."""
+    said = (await asyncio.to_thread(ground.workers[0].get, "/metrics") or b"").decode()
+    accepted = re.findall(r'^tutormax_events_total\{fate="accepted(?:_with_warnings)?",.*\} (\S+)$', said, re.MULTILINE)
+    within = re.findall(r'^tutormax_freshness_bucket\{le="(\S+)"\} (\S+)$', said, re.MULTILINE)
+    assert accepted
+    assert within
+    return sum(map(float, accepted)), {bound: float(count) for bound, count in within}
+
+
+async def test_the_tiles_of_freshness_and_throughput_show_what_the_worker_counts(
+    browser: Browser, address: str, ground: Deployment
+):
+    """Many events of one tutor, of which few rows come."""
+    before, rows_before = await metrics(ground)
+    for _ in range(3):
+        now_us = time.time_ns() // 1000
+        names = [f"tile-{next(numbers)}" for _ in range(20)]
+        await ground.tell(*(("sessions", session_payload(id_, "t11", now_us - DAY_US, now_us)) for id_ in names))
+    await ground.quiet()
+    after, rows_after = await metrics(ground)
+    assert after - before >= 60
+    assert 0 < rows_after["+Inf"] - rows_before["+Inf"] < 30, "else it is not shown that events are counted"
+    async with visit(browser, address) as here:
+        async with here.page.expect_response("**/operations/state") as asked:
+            await here.open(OWN)
+        state = await (await asked.value).json()
+        minute = state["freshness"]["last_minute"]
+        tiles = here.page.locator("#totals > div")
+        freshness = tiles.filter(has=here.page.get_by_text("Event to row, median", exact=True)).locator("dd")
+        throughput = tiles.filter(has=here.page.get_by_text("Events a second", exact=True)).locator("dd")
+        await expect(freshness).to_have_text(re.compile(r"^\d+\.\d s, last minute$"))
+        assert abs(float((await freshness.inner_text()).split()[0]) - minute["p50_seconds"]) <= 0.05 + 1e-9
+        await expect(throughput).to_have_text(re.compile(r"^\d+\.\d last minute$"))
+        told = minute["events"] / minute["period_seconds"]
+        assert abs(float((await throughput.inner_text()).split()[0]) - told) <= 0.05 + 1e-9
+        assert 0 < minute["period_seconds"] <= 60
+        assert 60 <= minute["events"] <= after
+        (own,) = state["workers"]
+        counted = {str(bound or "+Inf"): count for bound, count in own["freshness"]["last_minute"]["buckets"]}
+        for bound, count in rows_after.items():
+            assert count - rows_before[bound] <= counted[bound] <= count, bound
+        half = next(float(bound) for bound, count in counted.items() if count >= counted["+Inf"] / 2)
+        assert half / 3 <= minute["p50_seconds"] <= half, "in the bucket that holds half of them"
+
+
 # -- a tutor's page and who may see it --------------------------------------------------------------------------------
 
 

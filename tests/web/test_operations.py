@@ -111,16 +111,20 @@ def test_freshness_and_dead_letters_are_those_of_the_last_minutes():
     state = WorkerState(worker, clock)
     for _ in range(100):
         worker.telemetry.observe("freshness", 50.0)
+    worker.telemetry.count("events", 100, topic="sessions", fate="accepted")
     worker.telemetry.count("dead_letters", 4, topic="sessions", reason="invalid")
     for _ in range(int(PERIOD_SECONDS) + 60):
         clock.now += 1
         state.look()
     for _ in range(10):
         worker.telemetry.observe("freshness", 0.4)
+    worker.telemetry.count("events", 30, topic="sessions", fate="accepted")
+    worker.telemetry.count("events", 10, topic="feedback", fate="accepted_with_warnings")
+    worker.telemetry.count("events", 2, topic="feedback", fate="dead_letter")
     worker.telemetry.count("dead_letters", 1, topic="sessions", reason="invalid")
     worker.telemetry.count("dead_letters", 2, topic="feedback", reason="not_json")
     said = state.answer()
-    assert said["freshness"]["events"] == 10
+    assert said["freshness"]["events"] == 40, "and not how many rows they came to"
     assert 0.25 < said["freshness"]["p50_seconds"] < said["freshness"]["p99_seconds"] <= 0.5
     assert PERIOD_SECONDS <= said["freshness"]["period_seconds"] <= PERIOD_SECONDS + 20
     assert said["dead_letters"] == [
@@ -134,11 +138,13 @@ def test_what_a_history_took_is_out_of_the_last_minute_when_the_minute_is_over()
     state = WorkerState(worker, clock)
     for _ in range(100):
         worker.telemetry.observe("freshness", 20.0)
+    worker.telemetry.count("events", 100, topic="sessions", fate="accepted")
     assert state.answer()["freshness"]["last_minute"]["events"] == 100
     for second in range(1, 91):
         clock.now += 1
         state.look()
         worker.telemetry.observe("freshness", 0.4)
+        worker.telemetry.count("events", topic="sessions", fate="accepted")
         said = state.answer()["freshness"]
         assert said["last_minute"]["period_seconds"] <= 60
         assert said["last_minute"]["events"] <= 61 or second <= 60
@@ -149,7 +155,7 @@ def test_what_a_history_took_is_out_of_the_last_minute_when_the_minute_is_over()
     older = said_by("a", [1])  # says nothing of its last minute
     together = deployment([older, other], [], OWNERS, 4)["freshness"]
     del said["last_minute"]["buckets"]
-    assert (together["events"], together["last_minute"]) == (290, said["last_minute"])
+    assert (together["events"], together["last_minute"]) == (890, said["last_minute"])
 
 
 def test_what_nobody_delivers_has_an_age_all_the_same(monkeypatch: pytest.MonkeyPatch):
@@ -195,7 +201,7 @@ def said_by(name: str, partitions: list[int], **changes: Any) -> dict[str, Any]:
         },
         "oldest_uncommitted_seconds": 0.5,
         "tables": {"partitions": partitions, "serving": partitions},
-        "freshness": {"buckets": [[0.5, 40], [1, 90], [None, 100]], "period_seconds": 300.0},
+        "freshness": {"buckets": [[0.5, 40], [1, 90], [None, 100]], "events": 700, "period_seconds": 300.0},
         "recovery": None,
         "backlog": None,
         "dead_letters": [{"topic": "tutormax.sessions", "reason": "invalid", "count": 7, "recent": 0}],
@@ -225,7 +231,7 @@ def test_without_troubles_all_is_well_and_figures_are_put_together():
     }  # fmt: skip
     assert answer["topics"]["tutormax.sessions"]["breaker"] == "closed"
     assert answer["freshness"].pop("last_minute")["events"] == 0
-    assert answer["freshness"] == {"p50_seconds": 0.6, "p99_seconds": 1.0, "events": 200, "period_seconds": 300.0}
+    assert answer["freshness"] == {"p50_seconds": 0.6, "p99_seconds": 1.0, "events": 1400, "period_seconds": 300.0}
     assert answer["dead_letters"] == [{"topic": "tutormax.sessions", "reason": "invalid", "count": 14, "recent": 0}]
     assert answer["sink"] == {
         "workers": 2, "waiting": [], "retries": 2, "parked": 4, "unparked": 2, "fenced": 0, "flushed_tutors": 100,

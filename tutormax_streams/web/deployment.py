@@ -111,7 +111,8 @@ def _fresh(told: Sequence[State]) -> dict[str, Any]:
     for found in told:
         for bound, count in found["buckets"]:
             counts[float("inf") if bound is None else bound] += count
-    return freshness_answer(counts, max((found["period_seconds"] for found in told), default=0.0))
+    seconds = max((found["period_seconds"] for found in told), default=0.0)
+    return freshness_answer(counts, sum(found["events"] for found in told), seconds)
 
 
 def _together(states: Sequence[State], what: str) -> dict[str, Any] | None:

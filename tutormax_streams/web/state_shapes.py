@@ -85,9 +85,9 @@ class Tables(Struct):
 class Fresh(Struct, kw_only=True):
     """From an event to its committed row, in the seconds before now."""
 
-    p50_seconds: Seconds | None
-    p99_seconds: Seconds | None
-    events: Count
+    p50_seconds: Annotated[Seconds | None, Meta(description="null: no row with anything new was committed")]
+    p99_seconds: Annotated[Seconds | None, Meta(description="null: no row with anything new was committed")]
+    events: Annotated[Count, Meta(description="accepted")]
     period_seconds: Seconds
 
 
@@ -102,7 +102,7 @@ class WorkerFresh(Fresh, kw_only=True):
 
     buckets: Annotated[
         list[tuple[float | None, float]],
-        Meta(description="upper bound in seconds (null: none), and how many events came up to it"),
+        Meta(description="upper bound in seconds (null: none), and how many tutors' rows came up to it"),
     ]
 
 

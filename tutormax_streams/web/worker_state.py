@@ -22,6 +22,7 @@ PERIOD_SECONDS: Final = 300.0
 MINUTE_SECONDS: Final = 60.0
 STEP_SECONDS: Final = 10.0
 
+ACCEPTED: Final = ("accepted", "accepted_with_warnings")
 _SKEWS: Final = ("clock_skew_seconds", "database_clock_skew_seconds")  # of the roles stream and sink
 
 Buckets = dict[float, float]  # upper bound in seconds -> observations up to it
@@ -88,12 +89,13 @@ def quantile(buckets: Mapping[float, float], share: float) -> float | None:
     return lower
 
 
-def freshness_answer(buckets: Mapping[float, float], seconds: float) -> dict[str, Any]:
-    """Two quantiles of what was observed in the last `seconds`."""
+def freshness_answer(buckets: Mapping[float, float], events: float, seconds: float) -> dict[str, Any]:
+    """Two quantiles of what was observed in the last `seconds`, and how many events were taken in. Those are counted
+    by themselves: a row is observed once, by the oldest of the events that are new in it."""
     shares = {name: quantile(buckets, share) for name, share in (("p50_seconds", 0.5), ("p99_seconds", 0.99))}
     return {
         **{name: None if value is None else round(value, 3) for name, value in shares.items()},
-        "events": int(max(buckets.values(), default=0)),
+        "events": int(events),
         "period_seconds": round(seconds, 1),
     }
 
@@ -102,6 +104,7 @@ class Counted(NamedTuple):
     """Counters that only grow, as of an instant."""
 
     at: float
+    events: float  # accepted
     freshness: Buckets
     dead_letters: dict[tuple[str, str], float]  # (topic, reason)
 
@@ -113,7 +116,7 @@ class WorkerState:
         self._sources = sources
         self._monotonic = monotonic
         self._began = monotonic()
-        self._counted: deque[Counted] = deque([Counted(self._began, {}, {})])
+        self._counted: deque[Counted] = deque([Counted(self._began, 0.0, {}, {})])
         self._waiting_since: dict[str, float] = {}
 
     def look(self) -> None:
@@ -195,7 +198,8 @@ class WorkerState:
         telemetry = self._sources.telemetry
         letters = {(labels["topic"], labels["reason"]): n for labels, n in _series(telemetry, "dead_letters")}
         fresh = {float(labels["le"]): count for labels, count in _series(telemetry, "freshness", "_bucket")}
-        return Counted(now, fresh, letters)
+        events = sum(n for labels, n in _series(telemetry, "events") if labels["fate"] in ACCEPTED)
+        return Counted(now, events, fresh, letters)
 
 
 def _series(telemetry: Telemetry, name: str, ending: str = "_total") -> list[tuple[dict[str, str], float]]:
@@ -209,7 +213,7 @@ def _freshness(earlier: Counted, later: Counted) -> dict[str, Any]:
     """Of what was observed in between, and how it was counted."""
     fresh = {bound: count - earlier.freshness.get(bound, 0.0) for bound, count in later.freshness.items()}
     buckets = [[None if bound == float("inf") else bound, count] for bound, count in sorted(fresh.items())]
-    return {**freshness_answer(fresh, later.at - earlier.at), "buckets": buckets}
+    return {**freshness_answer(fresh, later.events - earlier.events, later.at - earlier.at), "buckets": buckets}
 
 
 def _progress(backlog: Backlog) -> dict[str, Any] | None:

@@ -19,8 +19,8 @@ const TOTALS = [
 ];
 /** Of the deployment's last minute, from /operations/state: what a history took to flow in is soon no more in it. */
 const FLOW = [
-  ["Event to row, last minute", ({ p50_seconds: seconds }) => number(seconds, 1), "s, median"],
-  ["Events, last minute", ({ events, period_seconds: seconds }) => number(seconds ? events / seconds : null, 1), "a second"],
+  ["Event to row, median", ({ p50_seconds: seconds }) => number(seconds, 1), "s, last minute"],
+  ["Events a second", ({ events, period_seconds: seconds }) => number(seconds ? events / seconds : null, 1), "last minute"],
 ];
 
 /** `onTier(tier|null)` is told which tier somebody chose. */

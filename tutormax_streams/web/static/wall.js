@@ -73,7 +73,7 @@ function totals(answer) {
     ["Workers that answer", `${answering} of ${answer.workers.length}`, answering < answer.workers.length && "bad", ""],
     ["Partitions that serve", `${serving} of ${answer.partitions.length}`, serving < answer.partitions.length && "bad", ""],
     ["Largest lag", `${seconds(behind)} s`, behind >= 60 && "odd", behind ? `${lags[0][0]}; ${many(records, "record waits", "records wait")}` : many(records, "record waits", "records wait")],
-    ["Freshness, half within", p50 === null ? "–" : lasting(p50), null, p50 === null ? `no events in ${duration(period)}` : `event to row; ${many(events, "event", "events")} in ${duration(period)}`],
+    ["Freshness, half within", p50 === null ? "–" : lasting(p50), null, p50 === null && !events ? `no events in ${duration(period)}` : `event to row; ${many(events, "event", "events")} in ${duration(period)}`],
     ["Freshness, 99 % within", p99 === null ? "–" : lasting(p99), null, p99 === null ? "" : "event to committed row"],
     ["Dead letters", number(recent), recent > 0 && "odd", `in the last minutes; ${number(ever)} since start`],
   ];
