@@ -360,21 +360,49 @@ async def test_the_keyboard_is_enough(browser: Browser, address: str):
         async def tab_to(what: str) -> None:
             for _ in range(60):
                 await page.keyboard.press("Tab")
+                await is_seen()
                 if await page.evaluate("(what) => document.activeElement?.matches(what)", what):
                     return
             raise AssertionError(f"sixty times Tab do not reach {what}")
 
+        async def is_seen() -> None:
+            """Whatever has the keyboard is on the screen, with a line around it."""
+            name, width, line, top, bottom = await page.evaluate(
+                """() => {
+                    const who = document.activeElement, style = getComputedStyle(who), box = who.getBoundingClientRect();
+                    const width = style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth);
+                    return [who.outerHTML.slice(0, 120), width, style.outlineColor, box.top, box.bottom];
+                }"""
+            )
+            assert width >= 2, f"no line around {name}"
+            assert not re.fullmatch(r"transparent|rgba\(.*, 0\)", line), f"a line that nobody sees around {name}"
+            assert bottom > 0, f"{name} is above the screen"
+            assert top < WIDE[1], f"{name} is below the screen"
+
         await tab_to(".skip")
+        await tab_to(".tier-row")
+        await page.keyboard.press("Space")
+        await expect(page.locator(".tier-row:focus")).to_have_attribute("aria-pressed", "true")
+        await page.keyboard.press("Space")
+        await expect(page.locator(".tier-row:focus")).to_have_attribute("aria-pressed", "false")
         await tab_to("#search")
+        await tab_to("th button")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("th:focus-within")).to_have_attribute("aria-sort", re.compile("ending$"))
+        await expect(here.row("t1")).to_be_visible()
         await tab_to('tr[data-id="t1"] a')
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="Tutor t1", exact=True)).to_be_focused()
+        await page.keyboard.press("Shift+Tab")
+        await is_seen()
         await page.keyboard.press("Escape")
         await expect(here.row("t1").get_by_role("link")).to_be_focused()
+        await is_seen()
         await page.keyboard.press("Enter")
         await expect(page.locator("#tutor")).to_be_visible()
         await page.go_back()
         await expect(here.row("t1").get_by_role("link")).to_be_focused()
+        await is_seen()
 
 
 @pytest.mark.parametrize(
