@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -24,6 +25,8 @@ TUTORS = 300
 LARGE_TUTORS = 10_000
 LOOKUPS_PER_SECOND, LOOKUP_SECONDS = 500, 60.0
 EVENTS = "{}: events per worker CPU second"
+RECOVERY = f"recovery of {recovery.LARGE_TUTORS:,} tutors x {recovery.DAYS} days, extrapolated from {{}}, seconds"
+SCALE = "`python -m benchmarks.scale`"
 
 Row: TypeAlias = tuple[str, str, str, str]  # what, measured, floor, aim
 
@@ -63,7 +66,24 @@ def large() -> list[str]:
     if not scale.PRINTED.exists():
         return []
     printed = scale.PRINTED.read_text().rstrip()
-    return ["## A large deployment", "", "By `python -m benchmarks.scale`:", "", "```text", printed, "```", ""]
+    return ["## A large deployment", "", f"By {SCALE}:", "", "```text", printed, "```", ""]
+
+
+def large_rows() -> list[Row]:
+    """Its rows of the table."""
+    printed = scale.PRINTED.read_text() if scale.PRINTED.exists() else ""
+    memory_line = re.search(r"^([\d,]+ tutors x \d+ days).*: RSS (\d+) MiB after a restart", printed, re.MULTILINE)
+    recovery_line = re.search(
+        r"^recovery of ([\d,]+) tutors.*extrapolated to [\d,]+ tutors: (\d+) s", printed, re.MULTILINE
+    )
+    rows: list[Row] = []
+    if memory_line:
+        rows.append(
+            (f"RSS of a stream + sink worker, {memory_line[1]}, live, MiB ({SCALE})", memory_line[2], "220", "130")
+        )
+    if recovery_line:
+        rows.append((f"{RECOVERY.format(recovery_line[1])} ({SCALE})", recovery_line[2], "120", "60"))
+    return rows
 
 
 @dataclass(slots=True)
@@ -87,8 +107,8 @@ async def stream(ground: Ground, report: Report, events: int) -> None:
             speed.lines(), (EVENTS.format(speed.roles), f"{speed.events_per_cpu_second:,.0f}", "15,000", "30,000")
         )
         found = await recovery.measure(deployment, speed.tutors)
-        name = f"recovery of {recovery.LARGE_TUTORS:,} tutors x {recovery.DAYS} days, extrapolated, seconds"
-        report.add([found.line()], (name, f"{found.extrapolated_seconds:.0f}", "120", "60"))
+        row = (RECOVERY.format(found.tutors), f"{found.extrapolated_seconds:.0f}", "120", "60")
+        report.add([found.line()], row)
 
 
 async def product(ground: Ground, report: Report, events: int, seconds: float) -> None:
@@ -153,7 +173,7 @@ def main() -> None:
         asyncio.run(product(ground, report, options.events, options.seconds))
         asyncio.run(lookup(ground, report, LOOKUP_SECONDS))
     command = f'make bench ARGS="--events {options.events} --seconds {options.seconds:g}"'
-    PAGE.write_text(page(conditions, command, report.rows, report.details))
+    PAGE.write_text(page(conditions, command, report.rows + large_rows(), report.details))
     generate.main()
     print(f"wrote {PAGE}")
 
