@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -25,6 +26,8 @@ LAYOUT = 1
 
 OPENING_SECONDS = 20.0
 """RocksDB opens in milliseconds, or in some seconds on a busy disk. See `RocksShelf._watched`."""
+
+_opening_one = threading.Lock()  # shelves are opened by several threads, and there is one timer
 
 RESERVED = b"\x00\x00"  # begins the keys of shelves' own notes, and of no table's
 _OFFSET_KEY = RESERVED + b"offset"
@@ -201,13 +204,14 @@ class RocksShelf:
         RocksDB reads certain damaged lists of files for ever (one byte is enough, see the tests), and rocksdict
         keeps the interpreter's lock meanwhile: no thread of Python's could notice. This timer is a thread in C.
         """
-        self._opening.touch()
-        faulthandler.dump_traceback_later(OPENING_SECONDS, exit=True, file=sys.__stderr__ or 2)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-            self._opening.unlink(missing_ok=True)
+        with _opening_one:
+            self._opening.touch()
+            faulthandler.dump_traceback_later(OPENING_SECONDS, exit=True, file=sys.__stderr__ or 2)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+                self._opening.unlink(missing_ok=True)
 
     def _open(self, memory: SharedMemory) -> None:
         before = None
