@@ -20,6 +20,7 @@ from tests.samples import NOW_US
 from tutormax_streams import epoch
 from tutormax_streams.batches import MergedTable
 from tutormax_streams.batches.shelves import SharedMemory
+from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.refused import CONFIGURATION, STATE, Refused
 
@@ -46,6 +47,9 @@ FOREIGN: list[Any] = [
 ]
 
 
+MARK = (EPOCH_KEY + bytes(WRITER_BYTES), b"1")
+
+
 def table(name: str) -> MergedTable[Any]:
     if name == "entities":
         return entities.declare(app(), 1, None, SharedMemory())
@@ -60,16 +64,16 @@ async def test_a_foreign_record_in_a_changelog_is_passed_over_and_told(
     recovered, broker, told = table(name), Broker(), list[int]()
     recovered.on_foreign = told.append
     changelog = TP(recovered.changelog_name, 0)
-    records = [OURS[name], (key, value), (OURS[name][0][:-6] + b"wrtr-C", OURS[name][1])]
+    records = [MARK, OURS[name], (key, value), (OURS[name][0][:-6] + b"wrtr-C", OURS[name][1])]
     broker.logs[changelog] = [
         Record(changelog.topic, 0, offset, content, held_key) for offset, (held_key, content) in enumerate(records)
     ]
     with caplog.at_level(logging.ERROR):
         await assign(recovered, broker, [0])
     assert told == [1]
-    assert f"{changelog.topic}-0@1" in caplog.text
+    assert f"{changelog.topic}-0@2" in caplog.text
     assert [held_key for held_key, _ in recovered.scan(0, b"")] == [OURS[name][0][:-6]]
-    assert recovered.held.shelf(0).offset == 2
+    assert recovered.held.shelf(0).offset == 3
 
 
 @pytest.mark.parametrize(
