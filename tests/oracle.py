@@ -161,11 +161,11 @@ ROW_OF = {"tutors": tutor_row, "sessions": session_row, "feedback": feedback_row
 
 
 def student_row(student_id: str) -> Row:
-    """The stub that stands in for a student nobody told us of (§3); its two instants are the writer's clock."""
+    """The stub that stands in for a student nobody told us of (§3; the whole id where it has no digits); its two instants are the writer's clock."""
     digits = "".join(character for character in student_id if character in "0123456789")
     return {
         "student_id": student_id,
-        "name": f"Student {digits}",
+        "name": f"Student {digits or student_id}",
         "age": None,
         "grade_level": None,
         "subjects_interested": [],

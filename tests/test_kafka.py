@@ -1,14 +1,17 @@
-"""Waiting for brokers, with a client that is played."""
+"""What we add to the client of Kafka; its patience with one that is played."""
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaTimeoutError
 
 from tutormax_streams import kafka
@@ -41,3 +44,23 @@ async def test_leaders_are_waited_for_until_our_own_deadline(
 
     monkeypatch.setattr(kafka, "consumer", consumer)
     assert await kafka.leaders_answer(Settings(), PARTITIONS, seconds) is answered
+
+
+@pytest.mark.servers
+async def test_the_last_records_are_read_oldest_first_without_what_is_not_ours(request: pytest.FixtureRequest):
+    """Behind the newest of our own may lie what a zombie sent late, so one of them is not enough."""
+    settings = Settings(kafka_bootstrap_servers=request.getfixturevalue("kafka"))
+    topic = f"recent-{uuid.uuid4().hex[:8]}"
+    async with kafka.admin_client(settings) as admin:
+        await admin.create_topics([NewTopic(topic, 2, 1)])
+    reader = kafka.LogReader(settings)
+    try:
+        assert await kafka.leaders_answer(settings, [TopicPartition(topic, 0), TopicPartition(topic, 1)], 15)
+        assert await reader.recent(topic, 1, msgspec.json.decode) == []
+        async with kafka.producer(settings) as producer:
+            values: list[bytes | None] = [*(b"%d" % number for number in range(60)), b"{", None, b"7"]
+            for value in values:
+                await producer.send(topic, value, key=b"k", partition=1)
+        assert await reader.recent(topic, 1, msgspec.json.decode) == [*range(13, 60), 7]
+    finally:
+        await reader.close()

@@ -249,8 +249,9 @@ def create_stream_app(runtime: Runtime, *, web: bool = True) -> faust.App:
     async def note_assignment(partition: int) -> Assignment:
         first, end = await reader.ends(topics.facts, partition)
         committed = await consumer.committed(TP(topics.facts, partition)) if (consumer := batch_consumer(app)) else None
-        newest = await reader.newest(topics.metrics, partition, decode_metrics)
-        return Assignment(end, max(committed or 0, first), newest.as_of_us if newest is not None else 0)
+        # Not the last one's: behind it may lie what a zombie sent late.
+        as_ofs = [metrics.as_of_us for metrics in await reader.recent(topics.metrics, partition, decode_metrics)]
+        return Assignment(end, max(committed or 0, first), max(as_ofs, default=0))
 
     step = aggregate.Aggregate(
         topics.metrics,

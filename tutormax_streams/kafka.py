@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from tutormax_streams.settings import Settings
 T = TypeVar("T")
 
 REQUEST_SECONDS = 15.0
-LOOKED_BACK = 50  # records, for the newest that is ours
+LOOKED_BACK = 50  # records, for the last that are ours
 
 
 class KafkaAway(Exception):
@@ -147,16 +148,25 @@ class LogReader:
             records = found.get(tp, [])
             return records[0] if records and records[0].offset == offset else None
 
-    async def newest(self, topic: str, partition: int, read: Callable[[bytes], T]) -> T | None:
-        """What `read` makes of the newest record that it can read; None if there is none near the end. For records that
-        are none of ours it raises `msgspec.DecodeError`."""
-        _, end = await self.ends(topic, partition)
-        for offset in range(end - 1, max(end - LOOKED_BACK, 0) - 1, -1):  # control records leave small holes
-            record = await self.at(topic, partition, offset)
-            if record is not None and record.value is not None:
-                with contextlib.suppress(msgspec.DecodeError):
-                    return read(record.value)
-        return None
+    async def recent(self, topic: str, partition: int, read: Callable[[bytes], T]) -> list[T]:
+        """What `read` makes of the last records, oldest first. It raises `msgspec.DecodeError` for those that are none of
+        ours. Raises `KafkaTimeoutError`."""
+        begin, end = await self.ends(topic, partition)
+        found: list[T] = []
+        async with self._lock:
+            client = await self._ready()
+            tp = TopicPartition(topic, partition)
+            client.assign([tp])
+            client.seek(tp, max(begin, end - LOOKED_BACK))
+            deadline = time.monotonic() + REQUEST_SECONDS
+            while await client.position(tp) < end:
+                if time.monotonic() > deadline:
+                    raise KafkaTimeoutError(f"{topic}-{partition} could not be read within {REQUEST_SECONDS:g} s")
+                for record in (await client.getmany(tp, timeout_ms=1000)).get(tp, []):
+                    if record.value is not None:
+                        with contextlib.suppress(msgspec.DecodeError):
+                            found.append(read(record.value))
+        return found
 
     async def close(self) -> None:
         if self._consumer is not None:

@@ -65,6 +65,22 @@ async def test_only_what_can_matter_to_a_window_if_asked(database: Database, rec
     assert await everything(loader, "tutor_event", since_us=T - 120 * DAY + 1) == []
 
 
+async def test_what_is_parked_is_loaded_too_and_what_cannot_be_read_of_it_is_named(
+    database: Database, records: RecordWriter, postgres: str
+) -> None:
+    await records.write([session("s-1"), session("s-2"), session("s-3")])
+    rows(postgres, "UPDATE tutormax_streams.parked SET payload = 'nonsense' WHERE id = 's-2'")
+    loader = Loader(database)
+    first = await loader.parked_page(limit=2)
+    assert [event.home_id for event in first.events] == ["s-1"]
+    ((name, reason),) = first.unreadable
+    assert (name, first.last) == ("session s-2", "session s-2")
+    assert "Error" in reason
+    second = await loader.parked_page(first.last or "", limit=2)
+    assert [event.home_id for event in second.events] == ["s-3"]
+    assert second.last is None
+
+
 async def test_rows_of_the_platform_in_value_form_and_out_of_the_calendar_are_read(
     database: Database, records: RecordWriter, postgres: str
 ) -> None:

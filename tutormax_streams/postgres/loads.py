@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from psycopg.sql import SQL, Composed, Identifier
 
 from models.events import Event
@@ -120,7 +121,14 @@ async def _parked_page(connection: Connection, after: str, limit: int) -> Page:
         binary=True,
     )
     rows = await found.fetchall()
-    return Page([unpacked(row[1]).event for row in rows], [], rows[-1][0] if len(rows) == limit else None)
+    events: list[Event] = []
+    unreadable: list[tuple[str, str]] = []
+    for name, payload in rows:
+        try:
+            events.append(unpacked(payload).event)
+        except msgspec.DecodeError as error:
+            unreadable.append((name, f"{type(error).__name__}: {error}"))
+    return Page(events, unreadable, rows[-1][0] if len(rows) == limit else None)
 
 
 async def _counts(connection: Connection, since_us: int | None) -> dict[str, int]:
