@@ -16,20 +16,22 @@ help: ## show this list
 demo: $(INSTALLED) ## the whole pipeline on an embedded Kafka and PostgreSQL, live; --once loads, audits and ends
 	@$(BIN)/tutormax-streams demo $(ARGS)
 
-# Four processes side by side: properties need a processor, servers mostly wait. Faults come alone: they judge by time.
+# Side by side: properties and types need a processor, servers mostly wait. Faults come alone: they judge by time.
 FLOW_BESIDE := $(patsubst %,tests/flow/test_%.py,alerts dead_letters demo foreign_records lookups_without_postgres schemathesis)
-test: $(INSTALLED) lint ## everything: style, types, imports, then all tests on real servers
+test: $(INSTALLED) ## everything: style, types, imports, then all tests on real servers
 ifeq ($(ARGS),)
 	@logs=$$(mktemp -d); beside=; failed=0; \
 	  trap 'kill $$beside 2>/dev/null; rm -rf "$$logs"' EXIT; trap 'exit 130' INT TERM; \
+	  nice -n 10 $(MAKE) --no-print-directory lint >"$$logs/lint" 2>&1 & beside="$$beside $$!"; \
 	  nice -n 10 $(BIN)/pytest tests/models >"$$logs/models" 2>&1 & beside="$$beside $$!"; \
 	  $(BIN)/pytest tests --ignore tests/models --ignore tests/flow --ignore tests/faults >"$$logs/others" 2>&1 & beside="$$beside $$!"; \
 	  $(BIN)/pytest $(FLOW_BESIDE) >"$$logs/flow" 2>&1 & beside="$$beside $$!"; \
 	  $(BIN)/pytest tests/flow $(addprefix --ignore=,$(FLOW_BESIDE)) || failed=1; \
 	  for one in $$beside; do wait $$one || failed=1; done; \
-	  for log in models others flow; do echo "beside them:"; cat "$$logs/$$log"; done; \
+	  for log in lint models others flow; do echo "beside them:"; cat "$$logs/$$log"; done; \
 	  $(BIN)/pytest tests/faults || failed=1; exit $$failed
 else
+	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest $(ARGS)
 endif
 
