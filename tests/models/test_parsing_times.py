@@ -162,6 +162,12 @@ def test_a_time_may_lie_so_far_ahead_and_no_further(
     assert fate == Rejected("invalid", f"{field} lies more than {ahead} ahead")
 
 
+def test_what_is_dropped_from_a_no_show_may_lie_no_further_ahead_either() -> None:
+    changes = {"no_show": True, "engagement_score": 0.0, "duration_minutes": 0, "late_start_minutes": 0}
+    fate = rejected("session", **changes, actual_start=written(NOW_US + 31 * DAY_US + 1))
+    assert fate == Rejected("invalid", "actual_start lies more than 31 days ahead")
+
+
 @pytest.mark.parametrize(("kind", "field"), [rule[:2] for rule in AHEAD_RULES])
 def test_any_time_of_the_past_will_do_and_none_that_is_absurd(kind: str, field: str) -> None:
     accepted(kind, **{field: "0001-01-02"})
