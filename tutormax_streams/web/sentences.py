@@ -95,5 +95,5 @@ REMARKS: Final = {
     ("feedback", "submitted_at"): "the version",
     ("tutor_event", "event_type"): "`login` and `message_response` count",
     ("tutor_event", "event_timestamp"): "the version",
-    ("tutor_event", "metadata"): "`response_time_minutes` in it counts where it is a number (beyond 1e100 it is refused)",
+    ("tutor_event", "metadata"): "`response_time_minutes` in it counts where it is a number, up to 1e100",
 }
