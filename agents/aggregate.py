@@ -197,11 +197,12 @@ class Aggregate:
             logger.exception("of %s facts not all could be merged, now one by one", len(incoming))
             done, found = await culprits.one_by_one(incoming, lambda one: absorb(batch.partition, one), exc)
         confirmations = [confirmation for one in done for confirmation in one]
-        for fact, failure in found:
-            self.telemetry.count("dead_letters", topic="facts", reason="merge")
-            origin = Origin("facts", batch.partition, batch.first, getattr(fact, "time_ms", 0))
-            detail = f"merging the fact raised {type(failure).__name__}; please report it"
-            stand_in = msgspec.json.encode(fact)
+        if found:  # one letter for all of them, for a letter is known by its place
+            refused = [fact for fact, _ in found]
+            self.telemetry.count("dead_letters", len(refused), topic="facts", reason="merge")
+            origin = Origin("facts", batch.partition, batch.first, getattr(refused[0], "time_ms", 0))
+            detail = f"merging the fact raised {type(found[0][1]).__name__}; please report it"
+            stand_in = msgspec.json.encode(refused if len(refused) > 1 else refused[0])
             confirmations.append(await self.dead_letters.refuse_event(origin, stand_in, "merge", detail))
         return confirmations
 

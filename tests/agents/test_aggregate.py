@@ -10,6 +10,7 @@ import pytest
 from faust.types import TP
 
 from agents.aggregate import REFRESH_SECONDS, Assignment
+from agents.culprits import SURELY_OURS
 from models import facts as stored_facts
 from models import wire
 from models.events import Validated
@@ -215,14 +216,21 @@ async def test_a_tutor_whose_windows_cannot_be_computed_stops_nobody(bench: Benc
     assert "bad" in {update.tutor_id for published in late for update in published}
 
 
-async def test_what_each_of_several_facts_raises_is_no_facts_fault(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+async def test_what_each_of_many_facts_raises_is_no_facts_fault_and_each_of_a_few_is_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
     def stored(fact: Any) -> Any:
         raise KeyError
 
     monkeypatch.setattr(stored_facts, "stored", stored)
+    few = [*known("t1"), *known("t2")]
+    assert len(few) < SURELY_OURS
+    await bench.tell(0, *few)
+    refused = dict(bench.letters.by_place)
+    assert refused
     with pytest.raises(KeyError):
-        await bench.tell(0, *known("t1"), *known("t2"))
-    assert not bench.letters.by_place
+        await bench.tell(0, *few * SURELY_OURS)
+    assert bench.letters.by_place == refused
 
 
 async def test_the_queue_of_what_is_due_stays_as_short_as_the_list_of_tutors(bench: Bench):
