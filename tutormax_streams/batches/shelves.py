@@ -138,7 +138,7 @@ class SharedMemory:
         options.set_write_buffer_size(4 << 20)
         # Each shelf takes at least one block. With RocksDB's own choice (512 KiB) those of many empty shelves would
         # exceed the budget together, and every little write would be flushed to a file of its own.
-        options.set_arena_block_size(32 << 10)
+        options.set_arena_block_size(16 << 10)
         options.set_max_write_buffer_number(2)
         options.set_max_background_jobs(2)
         options.set_max_open_files(64)
