@@ -161,6 +161,8 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
     source = "".join(path.read_text() for path in CODE if "tests" not in path.parts and path.name != "fates.py")
     assert set(re.findall(r"Rejected\(\s*\"(\w+)\"", source)) <= REASONS.keys()
     assert [code for code in LATER_REASONS if f'"{code}"' not in source] == []
+    refused_for = re.findall(r"refuse(?:_event|_record)?\([^()]*?, \"(\w+)\"", source)
+    assert {"internal", "merge", "too_many_tutors"} <= set(refused_for) <= REASONS.keys() | LATER_REASONS.keys()
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=name_of)

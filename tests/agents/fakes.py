@@ -18,6 +18,7 @@ from agents.holding import Holding
 from agents.ports import Owed, Persisted, SinkUnavailable
 from models.alerts import Alert
 from models.events import KIND_OF, Enriched, Origin
+from models.fates import LATER_REASONS, REASONS
 from models.metrics import MetricsUpdated
 from tests.samples import NOW_US
 from tutormax_streams.batches import MergedTable, RecordBatch
@@ -112,6 +113,7 @@ class Letters:
         return self._keep((origin.topic, origin.partition, origin.offset), reason, stand_in)
 
     def _keep(self, place: tuple[str, int, int], reason: str, value: bytes | None) -> asyncio.Future[Any]:
+        assert reason in {**REASONS, **LATER_REASONS}, "documents and the schema of dead letters do not know it"
         assert self.by_place.setdefault(place, (reason, value)) == (reason, value)
         confirmation: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         confirmation.set_result(None)
