@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from faust.types import TP
 
-from agents.aggregate import REFRESH_SECONDS, Assignment
+from agents.aggregate import APPEND_TIME, REFRESH_SECONDS, Assignment
 from agents.culprits import SURELY_OURS
 from models import facts as stored_facts
 from models import wire
@@ -27,6 +27,7 @@ from tests.samples import NOW_US, session_payload, tutor_payload
 from tutormax_streams.batches import Revoked
 
 SECOND_US = 1_000_000
+CREATE_TIME = 0  # Kafka's: the producer's clock
 
 
 def known(tutor_id: str) -> list[Fact]:
@@ -307,6 +308,26 @@ async def test_a_record_that_the_broker_does_not_take_stops_the_worker(bench: Be
     confirmation.set_exception(ConnectionError("gone"))
     await asyncio.sleep(0)
     assert [str(failure) for failure in failures] == ["gone"]
+
+
+async def test_the_clock_is_compared_with_the_brokers_where_that_gives_records_their_time(bench: Bench):
+    bench.broker.holding = True
+    feeding = asyncio.create_task(bench.tell(0, *known("t1")))
+    await asyncio.sleep(0.01)
+    bench.broker.confirm()
+    await feeding
+    for stamped_by, noted in (
+        (CREATE_TIME, {}),
+        (APPEND_TIME, {("clock_skew_seconds",): pytest.approx(6.0, abs=0.001)}),
+    ):
+        bench.aggregate.shards[0].tell("t1", 0, bench.clock.now_us)
+        await bench.after(1)
+        ((confirmation, _),) = bench.broker.unconfirmed
+        behind_ms = bench.clock.now_us // 1000 - 6000
+        confirmation.set_result(Record("metrics", 0, 0, None, timestamp=behind_ms, timestamp_type=stamped_by))
+        bench.broker.unconfirmed.clear()
+        await asyncio.sleep(0)
+        assert bench.counts.gauges == noted
 
 
 async def test_a_partition_that_left_is_neither_published_nor_answered_from(bench: Bench):
