@@ -172,6 +172,50 @@ def test_a_variable_that_looks_like_a_slip_is_pointed_out():
     assert "TUTORMAX_ROELS is not a setting; is TUTORMAX_ROLES meant?" in result.stderr
 
 
+# -- a deployment, from nothing -------------------------------------------------------------------------------------
+
+
+def test_topics_are_missing_then_made_and_hold_what_generate_published(kafka: str, topic_prefix: str):
+    given = {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "KAFKA_PARTITIONS": "1",
+        "KAFKA_TOPIC_PREFIX": topic_prefix,
+        "TUTORMAX_APP_ID": f"{topic_prefix}app",
+    }
+    checked = tutormax("topics", "check", **given)
+    assert checked.exit_code == 1
+    assert f"{topic_prefix}sessions" in checked.stdout
+    ensured = tutormax("topics", "ensure", **given)
+    assert ensured.exit_code == 0, ensured.output
+    assert f"created {topic_prefix}sessions" in ensured.stdout
+    for command in ("check", "ensure"):
+        again = tutormax("topics", command, **given)
+        assert (again.exit_code, again.stdout) == (0, "all topics are as they must be\n")
+    published = tutormax("generate", "--tutors", "3", "--days", "5", **given)
+    assert published.exit_code == 0, published.output
+    total, by_topic = re.findall(r"^published (\d+) events: (.*)$", published.stdout.replace("\n", " ").strip())[0]
+    told = {topic: int(events) for events, topic in re.findall(r"(\d+) to ([\w-]+)", by_topic)}
+    assert told["tutors"] == 3
+    assert int(total) == sum(told.values())
+    raw = ("tail", "tutors", "sessions", "feedback", "tutor-events", "--from-beginning", "--no-follow", "--json")
+    tailed = tutormax("topics", *raw, **given)
+    assert tailed.exit_code == 0, tailed.output
+    assert len(tailed.stdout.splitlines()) == int(total)
+    assert len(tutormax("topics", *raw, "--limit", "2", **given).stdout.splitlines()) == 2
+
+
+def test_a_database_without_tables_is_told_and_gets_them(empty_postgres: str):
+    checked = tutormax("database", "check", TUTORMAX_DATABASE_URL=empty_postgres)
+    assert checked.exit_code == 1
+    assert "tutor_performance_metrics" in checked.stdout
+    ensured = tutormax("database", "ensure", TUTORMAX_DATABASE_URL=empty_postgres)
+    assert ensured.exit_code == 0, ensured.output
+    assert "created tutor_performance_metrics" in ensured.stdout
+    for command in ("check", "ensure"):
+        again = tutormax("database", command, TUTORMAX_DATABASE_URL=empty_postgres)
+        assert (again.exit_code, again.stdout) == (0, "the database is as it must be\n")
+
+
 # -- what is wrong, in a sentence ------------------------------------------------------------------------------------
 
 

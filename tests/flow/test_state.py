@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import psycopg
 import pytest
+from aiokafka import TopicPartition
+from typer.testing import CliRunner
 
 from models.metrics import decode
 from tests.corpus import corpus
@@ -21,10 +24,13 @@ from tests.flow.stories import Deploy, Endings, Story, judge, title, told
 from tests.flow.test_refusals import assert_one_sentence
 from tutormax_streams import epoch as epochs
 from tutormax_streams import kafka, startup, topics
+from tutormax_streams.audit import audit
+from tutormax_streams.cli import app as cli
 from tutormax_streams.rebuild import Progress, rebuild
 from tutormax_streams.refused import KAFKA, POSTGRES, STATE, Refused
 
 EVENTS = 1_200
+stopped: list[Deployment] = []  # what `another_database` leaves behind: right rows, and no worker
 PAGE_ROWS = 100  # so that a rebuild has something to be interrupted in
 
 
@@ -89,6 +95,17 @@ async def make_anew(deployment: Deployment, name: str, *, create: bool) -> None:
             await topics.create(admin, settings, [plans[name]])
 
 
+async def commit(deployment: Deployment, place: TopicPartition, offset: int) -> None:
+    """As the group of the stream, once nobody belongs to it any more."""
+    group = deployment.settings.stream_group
+    async with kafka.admin_client(deployment.settings) as admin:
+        while await kafka.group_has_members(admin, group):  # noqa: ASYNC110 - until sessions of the stopped have timed out
+            await asyncio.sleep(0.2)
+    async with kafka.consumer(deployment.settings, group=group) as client:
+        client.assign([place])
+        await client.commit({place: offset})
+
+
 # -- the stories ------------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +145,12 @@ async def a_changelog_made_anew_while_workers_write(deploy: Deploy) -> None:
 
 async def a_topic_made_anew(deploy: Deploy) -> None:
     deployment = await with_history(deploy, 12)
+    place = TopicPartition(deployment.topics.facts, 0)
+    _, end = (await kafka.log_ends(deployment.settings, [place.topic]))[place]
+    await commit(deployment, place, end + 1000)
+    await assert_refused(deployment, f"has committed offset {end + 1000} of {place.topic}-0, which ends at {end}")
+    await commit(deployment, place, end)
+    assert await startup.prepare(deployment.settings)
     await make_anew(deployment, deployment.topics.facts, create=True)
     await assert_refused(deployment, deployment.topics.facts, "made anew")
     # Kafka forgets the committed offsets of a deleted topic: only the missing first record tells.
@@ -168,9 +191,19 @@ async def a_database_with_history_and_a_rebuild_that_was_interrupted(deploy: Dep
 
 
 async def rows_of_a_later_epoch_than_kafkas(deploy: Deploy) -> None:
-    """Kafka was restored from before a rebuild."""
+    """Kafka was restored from before a rebuild, or from before the rows."""
     deployment = await with_history(deploy, 15)
+    fence = "tutormax_streams.metric_fences SET position = %s WHERE tutor_id = 'tutor_00001'"
     with psycopg.connect(deployment.database, autocommit=True) as connection:
+        held = connection.execute(
+            "SELECT facts_partition, position FROM tutormax_streams.metric_fences WHERE tutor_id = 'tutor_00001'"
+        ).fetchone()
+        assert held
+        partition, position = held
+        connection.execute(f"UPDATE {fence}", [10**9])
+        await assert_refused(deployment, f"rows made at position {10**9} of {deployment.topics.facts}-{partition}")
+        connection.execute(f"UPDATE {fence}", [position])
+        assert await startup.prepare(deployment.settings)
         connection.execute("UPDATE tutormax_streams.metric_fences SET epoch = 7 WHERE tutor_id = 'tutor_00001'")
     await assert_refused(deployment, "epoch 7")
     progress = await assert_rebuilt(deployment)
@@ -181,6 +214,7 @@ async def another_database(deploy: Deploy) -> None:
     """The rows are in the first one. A rebuild would load the state from the empty one: it is no way out."""
     deployment = await with_history(deploy, 17)
     assert await startup.prepare(deployment.settings)
+    stopped.append(deployment)
     empty = deploy().settings.database_url
     with pytest.raises(Refused, match="it is another one") as refused:
         await startup.prepare(deployment.settings.model_copy(update={"database_url": empty}))
@@ -210,3 +244,32 @@ def endings(deploy: Deploy) -> Endings:
 @pytest.mark.parametrize("story", STORIES, ids=title)
 def test_a_start_is_refused_and_after_a_rebuild_all_is_right(endings: Endings, story: Story):
     judge(endings, story)
+
+
+def test_an_operators_commands_say_what_is_so(endings: Endings, monkeypatch: pytest.MonkeyPatch):
+    judge(endings, another_database)
+    (deployment,) = stopped
+    # Nobody writes, so nothing needs to be waited for.
+    monkeypatch.setattr("tutormax_streams.audit.audit", partial(audit, wait_seconds=0.1))
+
+    def tutormax(*arguments: str, code: int = 0) -> str:
+        done = CliRunner().invoke(cli, list(arguments), env=deployment.given)
+        assert done.exit_code == code, done.output
+        return done.stdout
+
+    assert "are as they must be" in tutormax("topics", "check")
+    assert "is as it must be" in tutormax("database", "check")
+    assert "tutor_00001" in tutormax("topics", "tail", "metrics", "--from-beginning", "--no-follow")
+    assert "no differences" in tutormax("audit")
+    row = "tutor_performance_metrics SET sessions_completed = sessions_completed {} 1 WHERE tutor_id = 'tutor_00001'"
+    with psycopg.connect(deployment.database, autocommit=True) as connection:
+        connection.execute(f"UPDATE {row.format('+')} AND \"window\" = 'NINETY_DAY'")
+        told = tutormax("audit", code=1)
+        assert "sessions_completed" in told
+        assert "1 differences" in told
+        connection.execute(f"UPDATE {row.format('-')} AND \"window\" = 'NINETY_DAY'")
+    assert "no differences" in tutormax("audit")
+    assert "epoch 2 holds" in tutormax("rebuild")
+    epoch = asyncio.run(epochs.read(deployment.settings))
+    assert epoch is not None
+    assert (epoch.number, epoch.state) == (2, "complete")
