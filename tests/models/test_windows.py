@@ -36,6 +36,7 @@ from models.windows import TutorFacts
 T = 1_770_000_000_000_000
 DIGEST = b"\0" * 8
 DAYS = {"7day": 7, "30day": 30, "90day": 90}
+EXAMPLES = max(100, settings().max_examples // 20)  # of the profile in use; test_convergence.py takes all of them
 
 
 def part(start_us: int, tutor_id: str = "ann", **changes: Any) -> SessionPart:
@@ -195,7 +196,7 @@ def identity(fact: Fact) -> tuple[str, str]:
     return ("event", fact.event_id) if isinstance(fact, EventFact) else ("standing", "")
 
 
-@settings(max_examples=100)
+@settings(max_examples=EXAMPLES)
 @given(facts_of_ann, edges, modes)
 def test_windows_equal_the_naive_recomputation(facts: list[Fact], t_us: int, mode: EngagementMode) -> None:
     remembered = {identity(fact): fact for fact in facts}
@@ -207,7 +208,7 @@ def test_windows_equal_the_naive_recomputation(facts: list[Fact], t_us: int, mod
     assert one_by_one.windows(t_us, mode) == expected
 
 
-@settings(max_examples=100)
+@settings(max_examples=EXAMPLES)
 @given(facts_of_ann, edges)
 def test_what_alerts_look_at_equals_the_naive_recomputation(facts: list[Fact], t_us: int) -> None:
     expected = naive_recent({identity(fact): fact for fact in facts}.values(), t_us)
@@ -216,7 +217,7 @@ def test_what_alerts_look_at_equals_the_naive_recomputation(facts: list[Fact], t
     assert set(recent.poor_first_sessions) == set(expected.poor_first_sessions)  # starts may be equal
 
 
-@settings(max_examples=100)
+@settings(max_examples=EXAMPLES)
 @given(facts_of_ann, facts_of_ann, st.lists(ids), modes)
 def test_forgetting_and_replacing_leave_what_a_fresh_start_would_hold(
     before: list[Fact], after: list[Fact], forgotten: list[str], mode: EngagementMode
@@ -244,7 +245,7 @@ def content(facts: Iterable[Fact], t_us: int) -> list[set[tuple[str, str]]]:
     ]
 
 
-@settings(max_examples=100)
+@settings(max_examples=EXAMPLES)
 @given(facts_of_ann, instants)
 @example([session("a", part(T))], T)
 def test_next_change_is_the_first_instant_with_another_content(facts: list[Fact], t_us: int) -> None:
