@@ -7,6 +7,7 @@ import time
 
 from tests.corpus import corpus
 from tests.flow.stories import Deploy
+from tutormax_streams.topics import RAW
 
 EVENTS = 50_000
 
@@ -23,6 +24,9 @@ async def test_50_000_events_come_out_right_while_two_workers_scale_from_one_to_
     publishing = asyncio.create_task(deployment.publish_corpus(history, slice(20_000, 40_000), seconds=6))
     await second.until_ready()
     await publishing
+    for topic in (*map(deployment.topics.raw, RAW), deployment.topics.validated, deployment.topics.facts):
+        assert [worker.metric("owned_partitions", topic=topic) > 0 for worker in (first, second)] == [True, True], topic
     await deployment.publish_corpus(history, slice(40_000, None))
+    assert await deployment.lag() > 0, "the first had nothing left to hand over"
     assert await first.stop() == 0
     await deployment.assert_right()
