@@ -177,7 +177,7 @@ print(package.__file__)
 
 
 @pytest.mark.slow
-def test_the_wheel_runs_from_a_clean_environment_in_an_empty_directory() -> None:
+def test_the_wheel_runs_from_a_clean_environment_in_an_empty_directory(empty_postgres: str) -> None:
     """What the Dockerfile does: dependencies by pip, our wheel, no source tree in sight."""
     with tempfile.TemporaryDirectory() as name:
         tmp_path = Path(name)
@@ -205,6 +205,7 @@ def test_the_wheel_runs_from_a_clean_environment_in_an_empty_directory() -> None
         empty = tmp_path / "empty"
         empty.mkdir()
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment["TUTORMAX_DATABASE_URL"] = empty_postgres
 
         def ran(*command: str) -> str:
             done = subprocess.run(
@@ -222,4 +223,7 @@ def test_the_wheel_runs_from_a_clean_environment_in_an_empty_directory() -> None
         assert Path(ran("python", "-c", IMPORT_ALL).strip()).is_relative_to(tmp_path), (
             "every module, extras not installed"
         )
+        made = ran("tutormax-streams", "database", "ensure")  # which reads SQL files out of the wheel
+        assert "created tutor_performance_metrics" in made
+        assert made.endswith("the database is as it must be\n")
         assert list(empty.iterdir()) == [], "importing and asking for help leave nothing behind"
