@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import psycopg
 
+from models.metrics import decode
 from tests.flow.driver import Deployment, eventually
 from tests.oracle import DAY_US
 from tests.samples import session_payload, tutor_payload
@@ -18,12 +20,18 @@ async def look(living: Deployment) -> AuditResult:
         return await audit(database, "normalized", looks=2, wait_seconds=0.5)
 
 
+async def is_settled(living: Deployment, tutor_id: str) -> bool:
+    updates = [decode(record.value) for record in await living.read(living.topics.metrics)]
+    return [update.is_settled for update in updates if update.tutor_id == tutor_id][-1:] == [True]
+
+
 async def test_it_finds_the_row_that_was_altered_by_hand_and_only_that(living: Deployment):
     now_us = time.time_ns() // 1000
     await living.tell(
-        ("tutors", tutor_payload("audited", now_us - DAY_US)),
-        ("sessions", session_payload("audited-1", "audited", now_us - DAY_US, now_us - DAY_US)),
+        ("tutors", tutor_payload("audited", now_us - 1_000_000)),
+        ("sessions", session_payload("audited-1", "audited", now_us - DAY_US, now_us - 1_000_000)),
     )
+    await eventually(partial(is_settled, living, "audited"))  # until then the row is written once more
     await living.assert_right()
     assert (await look(living)).ok
     with psycopg.connect(living.database, autocommit=True) as connection:
