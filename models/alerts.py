@@ -6,7 +6,9 @@
    threshold by the hysteresis before the alert is cleared. No figure, no alert.
 3. The first look at a tutor tells what is wrong (alerts, a pattern of reschedules), not how it came about: no tier
    changed, and first sessions of before are past.
-4. `id` is tutor, kind and sequence; `sequence` grows by one with each record of a tutor. A record may come twice, and
+4. A record names the newest poor first sessions only. While it is full nobody knows whether one that left it is still
+   poor, so those told are remembered longer, and none is told again when it comes back.
+5. `id` is tutor, kind and sequence; `sequence` grows by one with each record of a tutor. A record may come twice, and
    then bears the same id.
 """
 
@@ -17,13 +19,14 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from models.metrics import MetricsUpdated, WindowMetrics
+from models.metrics import MOST_POOR_FIRST_SESSIONS, MetricsUpdated, WindowMetrics
 
 WINDOW: Final = "30day"
 Severity: TypeAlias = Literal["critical", "warning"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "warning")  # the worse first
 MOST_ALERT_AGE_US: Final = 60_000_000
 """Figures older than that tell nothing: newer ones are on their way."""
+MOST_POOR_REMEMBERED: Final = 10 * MOST_POOR_FIRST_SESSIONS
 RESCHEDULES_7DAY: Final = 3  # a pattern
 RESCHEDULES_14DAY: Final = 6  # a pattern that others should hear of
 
@@ -153,7 +156,7 @@ def changes(
     now = Announced(
         tier=month.performance_tier,
         levels=levels,
-        poor=tuple(session.session_id for session in update.poor_first_sessions_7day),
+        poor=_poor(said, update),
         pattern=_pattern(update),
     )
     alerts: list[Alert] = []
@@ -177,6 +180,16 @@ def changes(
             standing.pop(alert.figure, None)
     now = msgspec.structs.replace(now, sequence=said.sequence + len(alerts), standing=tuple(standing.values()))
     return now, alerts
+
+
+def _poor(said: Announced, update: MetricsUpdated) -> tuple[str, ...]:
+    """First sessions that are not told again."""
+    listed = tuple(session.session_id for session in update.poor_first_sessions_7day)
+    if len(listed) < MOST_POOR_FIRST_SESSIONS:
+        return listed
+    now = set(listed)
+    left = [id_ for id_ in said.poor if id_ not in now]
+    return (*left, *listed)[-MOST_POOR_REMEMBERED:]
 
 
 def _differences(

@@ -18,7 +18,14 @@ from math import isfinite, isnan, nan
 from typing import Final, TypeAlias
 
 from models.facts import DAY_US, EventPart, FeedbackPart, SessionPart
-from models.metrics import ENGAGEMENT_MODES, EngagementMode, PoorFirstSession, Recent, engagement_readings
+from models.metrics import (
+    ENGAGEMENT_MODES,
+    MOST_POOR_FIRST_SESSIONS,
+    EngagementMode,
+    PoorFirstSession,
+    Recent,
+    engagement_readings,
+)
 
 LOGIN: Final = "login"
 RESPONSE: Final = "message_response"
@@ -201,13 +208,16 @@ class Sessions:
         if 1 not in late and 1 not in poor:
             return Recent((), reschedules)
         found = [
-            PoorFirstSession(
-                self._named[self._keys.key(week + index)], self._ratings[week + index] or None, bool(is_late)
-            )
-            for index, (is_late, is_poor) in enumerate(zip(late, poor, strict=True))
+            (self.starts[index], self._named[self._keys.key(index)], index)
+            for index, (is_late, is_poor) in enumerate(zip(late, poor, strict=True), start=week)
             if is_late or is_poor
         ]
-        return Recent(tuple(found), reschedules)
+        found.sort()  # starts may be equal, and which of them stand here must not depend on their arrival
+        newest = [
+            PoorFirstSession(id_, self._ratings[index] or None, bool(late[index - week]))
+            for _, id_, index in found[-MOST_POOR_FIRST_SESSIONS:]
+        ]
+        return Recent(tuple(newest), reschedules)
 
 
 class Events:

@@ -86,6 +86,11 @@ class Declines(msgspec.Struct, frozen=True, gc=False):
     sessions_per_week_frac: float | None  # the same as a share of the 30-day figure; None where that is 0
 
 
+MOST_POOR_FIRST_SESSIONS: Final = 100
+"""In one record: the newest. A tutor has a handful; without a bound a producer gone wrong could make a record so large
+that no broker takes it."""
+
+
 class PoorFirstSession(msgspec.Struct, frozen=True, gc=False):
     """A first session that was rated below 3, or began more than 10 minutes late (contract §9)."""
 
@@ -97,7 +102,7 @@ class PoorFirstSession(msgspec.Struct, frozen=True, gc=False):
 class Recent(NamedTuple):
     """What alerts look at beyond the windows."""
 
-    poor_first_sessions: tuple[PoorFirstSession, ...] = ()  # of the last 7 days
+    poor_first_sessions: tuple[PoorFirstSession, ...] = ()  # of the last 7 days, the newest last
     reschedules: int = 0  # of the last 14 days
 
 

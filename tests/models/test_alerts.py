@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from models.alerts import (
     KINDS,
     MOST_ALERT_AGE_US,
+    MOST_POOR_REMEMBERED,
     Alert,
     AlertCleared,
     AlertRaised,
@@ -25,7 +26,14 @@ from models.alerts import (
     encode,
     may_tell,
 )
-from models.metrics import MetricsUpdated, PoorFirstSession, WindowInputs, metrics_updated, window_metrics
+from models.metrics import (
+    MOST_POOR_FIRST_SESSIONS,
+    MetricsUpdated,
+    PoorFirstSession,
+    WindowInputs,
+    metrics_updated,
+    window_metrics,
+)
 
 T = 1_770_000_000_000_000
 SLACK = 5.0
@@ -117,6 +125,36 @@ def test_each_poor_first_session_is_told_once():
     assert isinstance(one, FirstSessionPoor)
     assert isinstance(other, FirstSessionPoor)
     assert (one.session_id, one.rating_stars, other.session_id) == ("s1", 2, "s2")
+
+
+def test_each_is_told_once_also_when_there_are_more_than_a_record_names():
+    ids = [f"s{number:03}" for number in range(MOST_POOR_FIRST_SESSIONS + 3)]
+    said: Announced | None = None
+    heard: list[str] = []
+    for poor in (
+        [],
+        ids[:-3],
+        ids[3:],  # three more push the oldest out
+        [*ids[1:-3], *ids[-2:]][-MOST_POOR_FIRST_SESSIONS:],  # one of the newest was rated again: an older one is back
+        ids[3:],
+        ids[:40],  # a list that is not full is all of them
+        ids[:41],
+    ):
+        said, alerts = changes(said, update(poor=poor), SLACK)
+        heard += [alert.session_id for alert in alerts if isinstance(alert, FirstSessionPoor)]
+    assert heard == [*ids, ids[40]], "the last one was not poor for a while"
+    assert said is not None
+    assert said.poor == tuple(ids[:41])
+
+
+def test_what_is_remembered_of_poor_first_sessions_has_a_bound():
+    said: Announced | None = None
+    for week in range(20):
+        poor = [f"s{week:02}-{number:03}" for number in range(MOST_POOR_FIRST_SESSIONS)]
+        said, _ = changes(said, update(poor=poor), SLACK)
+    assert said is not None
+    assert len(said.poor) == MOST_POOR_REMEMBERED
+    assert said.poor[-1] == poor[-1]
 
 
 def test_a_pattern_is_told_when_it_begins_and_when_it_gets_worse():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,7 @@ from models.facts import (
 )
 from models.metrics import (
     ENGAGEMENT_MODES,
+    MOST_POOR_FIRST_SESSIONS,
     EngagementMode,
     PoorFirstSession,
     Recent,
@@ -215,6 +217,24 @@ def test_what_alerts_look_at_equals_the_naive_recomputation(facts: list[Fact], t
     recent = TutorFacts("ann", facts).recent(t_us)
     assert recent.reschedules == expected.reschedules
     assert set(recent.poor_first_sessions) == set(expected.poor_first_sessions)  # starts may be equal
+
+
+def test_of_very_many_poor_first_sessions_the_newest_are_named_in_whatever_order_they_came() -> None:
+    def poor(number: int, start_us: int) -> Fact:
+        return session(f"s{number:03}", part(start_us, is_first=True, on_time=False))
+
+    older = [poor(number, T - DAY_US) for number in range(60)]
+    together = [poor(number, T - 60) for number in range(60, 160)]
+    newest = [poor(number, T - 1) for number in range(160, 170)]
+    facts = [*older, *together, *newest]
+    expected = [f"s{number:03}" for number in range(70, 170)]
+    assert len(expected) == MOST_POOR_FIRST_SESSIONS
+    for order in (facts, facts[::-1], random.Random(1).sample(facts, len(facts))):
+        one_by_one = TutorFacts("ann")
+        for fact in order:
+            one_by_one.put(fact)
+        for tutor in (one_by_one, TutorFacts("ann", order)):
+            assert [session.session_id for session in tutor.recent(T).poor_first_sessions] == expected
 
 
 @settings(max_examples=EXAMPLES)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from models.metrics import MOST_POOR_FIRST_SESSIONS
+
 TOPIC_CONTENT: Final = {
     "tutors": ("any, or none", "tutors' profiles; JSON"),
     "sessions": ("any, or none", "sessions; JSON"),
@@ -38,7 +40,8 @@ RECORD_FIELDS: Final = {
     "declines_7day_vs_30day": "the 30-day figure minus the 7-day figure: positive is worse",
     "oldest_event_time_ms": "Kafka time of the oldest event first counted in this record; null if there is none",
     "events": "how many events are first counted in this record; 0 for a refresh",
-    "poor_first_sessions_7day": "first sessions of the last 7 days rated below 3 or more than 10 minutes late",
+    "poor_first_sessions_7day": "first sessions of the last 7 days rated below 3 or more than 10 minutes late; of more "
+    f"than {MOST_POOR_FIRST_SESSIONS} the newest",
     "reschedules_14day_count": "sessions of the last 14 days that the tutor moved",
     "is_settled": "false while history flows in: figures on their way, of which no alert is made",
 }
