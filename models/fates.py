@@ -11,6 +11,7 @@ from models.events import Event
 REASONS: Final[dict[str, str]] = {
     "empty": "the record has a value, but there is nothing in it",
     "not_json": "the value is not JSON as RFC 8259 and UTF-8 define it",
+    "too_large": "the value is larger, uncompressed, than a record of the internal topics can be",
     "too_deep": "the value is nested deeper than any event needs",
     "not_an_object": "the value is JSON, but not an object",
     "envelope": "the value is an envelope that lacks something or is damaged",

@@ -10,6 +10,8 @@
 4. NUL can only be spelled `\\u0000` in JSON. Where these bytes occur, the stored texts of the event are looked through;
    in unknown keys NUL does no harm.
 5. A detail names fields and sizes, never what stood in them.
+6. A broker's limit is for compressed batches, so a value may come that no topic of ours would take: it is refused
+   before it is read.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ __all__ = ["REASONS", "Accepted", "Parser", "Rejected"]
 
 _ENVELOPE_KEYS: Final = ("id", "timestamp", "channel", "data", "checksum")
 _MAX_FAULTS: Final = 10
+LARGEST_VALUE_BYTES: Final = (8 << 20) - (
+    64 << 10
+)  # so that the event, or its dead letter, fits into 8 MiB with headers
 
 _Fields: TypeAlias = Callable[[object], Any]
 _Rules: TypeAlias = Callable[[Any, int, tzinfo], Accepted | Rejected]
@@ -61,6 +66,8 @@ class Parser:
         record's Kafka time and the worker's clock, in microseconds since the epoch. A tombstone (no value at all) is
         not for here: the caller ignores and counts it.
         """
+        if len(raw) > LARGEST_VALUE_BYTES:
+            return Rejected("too_large", f"the value has {len(raw):,} bytes, more than {LARGEST_VALUE_BYTES:,}")
         try:
             payload = orjson.loads(raw)
         except orjson.JSONDecodeError as error:

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from typer.testing import CliRunner, Result
 
+from models.events import Origin
 from models.parsing import Parser
 from tests.samples import NOW_US, bare, enveloped, session_payload
 from tutormax_streams.cli import app
-from tutormax_streams.dead_letters import Letter, NotReplayable, Place, Selection, foreseen_refusal, patching, readable
+from tutormax_streams.dead_letters import (
+    Letter,
+    NotReplayable,
+    Place,
+    Selection,
+    foreseen_refusal,
+    patching,
+    readable,
+)
+from tutormax_streams.refusals import KEPT_BYTES, DeadLetterBox
+from tutormax_streams.topics import LARGEST_BYTES, LARGEST_RAW_BYTES, Topics
 
 LETTER = Letter(
     source=Place("sessions", 3, 120),
     place=Place("dead-letter", 0, 7),
     reason="invalid",
     detail="",
-    original=True,
+    content="original",
     refused_ms=0,
     key=None,
     size_bytes=2,
@@ -206,3 +221,75 @@ def test_nothing_is_ever_published_to_a_topic_of_ours(played: Played):
     assert tried.exit_code == 1
     assert "there is no raw topic facts" in tried.stdout
     assert not played.published
+
+
+def test_a_letter_that_was_cut_says_so_and_is_not_replayed_without_a_file(played: Played, tmp_path: Path):
+    more = {"content-bytes": "9437184", "content-sha256": "5e" * 32}
+    played.letter("feedback", 2, 9, b'{"improvement_areas": ["', reason="too_large", content="cut", **more)
+    shown = played.run("show", "feedback/2/9").stdout
+    assert "cut, only the beginning of the value was kept" in " ".join(shown.split())
+    assert "9437184" in shown
+    assert "5e" * 32 in shown
+    tried = played.run("replay", "feedback/2/9", "--force")
+    assert tried.exit_code == 1
+    assert "kept back: only the beginning of its 9,437,184 bytes was kept" in tried.stdout
+    assert not played.published
+    (tmp_path / "event").write_bytes(b"{}")
+    assert played.run("replay", "feedback/2/9", "--with", str(tmp_path / "event"), "--force").exit_code == 0
+    assert played.published[0] == ("tutormax.feedback", b"{}")
+
+
+# -- what workers write ------------------------------------------------------------------------------------------------
+
+BIG = 8 << 20
+
+
+class Sent:
+    """The one letter that was sent."""
+
+    async def send(self, topic: str, value: bytes, key: bytes | None = None, headers: Any = ()) -> Any:
+        self.value, self.key, self.headers = value, key, dict(headers)
+        size = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, list(headers))
+        assert size <= LARGEST_BYTES
+        return asyncio.get_running_loop().create_future()
+
+
+async def letter_of(value: bytes, key: bytes | None = None, headers: Any = ()) -> Sent:
+    sent = Sent()
+    record = SimpleNamespace(partition=2, offset=9, timestamp=1, key=key, value=value, headers=headers)
+    box = DeadLetterBox(Topics("", ""), sender=sent, reader=None)  # type: ignore[arg-type]
+    await box.refuse_record(record, "feedback", "too_large", "why")
+    return sent
+
+
+async def test_the_largest_value_that_a_raw_topic_may_hold_is_kept_whole():
+    sent = await letter_of(b"x" * LARGEST_RAW_BYTES, b"key", [("trace", None), ("mine", b"1")])
+    assert len(sent.value) == LARGEST_RAW_BYTES
+    assert (sent.key, sent.headers["content"]) == (b"key", b"original")
+    assert (sent.headers["source-trace"], sent.headers["source-mine"]) == (None, b"1")
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "header", "kept"),
+    [
+        (b"x" * BIG, b"key", b"1", (KEPT_BYTES, b"key", True)),
+        (b"x", b"k" * BIG, b"1", (1, None, True)),
+        (b"x", b"key", b"h" * BIG, (1, b"key", False)),
+        (b"x" * BIG, b"k" * BIG, b"h" * BIG, (KEPT_BYTES, None, False)),
+    ],
+    ids=["value", "key", "headers", "all"],
+)
+async def test_what_does_not_fit_into_a_letter_is_cut(value: bytes, key: bytes, header: bytes, kept: Any):
+    sent = await letter_of(value, key, [("mine", header)])
+    assert (len(sent.value), sent.key, "source-mine" in sent.headers) == kept
+    assert sent.headers["content"] == b"cut"
+    assert int(sent.headers["content-bytes"]) == len(value)
+    assert sent.headers["content-sha256"].decode() == sha256(value).hexdigest()
+    assert (sent.headers["topic"], sent.headers["partition"], sent.headers["offset"]) == (b"feedback", b"2", b"9")
+
+
+async def test_an_event_of_which_only_our_own_form_is_left_is_cut_too():
+    sent = Sent()
+    box = DeadLetterBox(Topics("", ""), sender=sent, reader=None)  # type: ignore[arg-type]
+    await box.refuse_event(Origin("database", 0, 1, 2), b"x" * BIG, "enrichment", "why")
+    assert (len(sent.value), sent.headers["content"]) == (KEPT_BYTES, b"cut")

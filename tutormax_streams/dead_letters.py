@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from aiokafka import ConsumerRecord
 
@@ -36,6 +36,11 @@ REPLAY_HEADER: Final = "replay-of"
 INTERNAL: Final = ("validated", "enriched", "facts", "metrics")  # where letters come from besides raw topics
 DATABASE: Final = "database"  # and rows of PostgreSQL, which `rebuild` read
 KIND_OF: Final = {topic: kind for kind, topic in TOPIC_OF.items()}
+
+
+Content: TypeAlias = Literal["original", "normalised", "cut"]
+"""What a letter holds: the original bytes; our own form of the event, because the original had left the log by then; or
+the beginning of a value that does not fit into a letter."""
 
 
 class NotReplayable(Exception):
@@ -69,13 +74,14 @@ class Letter:
     place: Place  # in the dead-letter topic
     reason: str
     detail: str
-    original: bool  # False: our normalised form, the original had left the log by then
+    content: Content
     refused_ms: int
     key: bytes | None
-    size_bytes: int
+    size_bytes: int  # of the whole value, where it was cut too
     source_headers: tuple[tuple[str, bytes], ...]
     replayed_ms: int | None = None
     value: bytes | None = None
+    sha256: str | None = None  # of the whole value, where it was cut
 
     @property
     def name(self) -> Place:
@@ -246,7 +252,7 @@ def _no_raw_topic(letter: Letter, to: str | None) -> str:
     topic = letter.source.topic
     if topic == DATABASE:
         return "it is a row of PostgreSQL and no record: mend the row there; `rebuild` reads it again"
-    if topic == "metrics" and not letter.original:
+    if topic == "metrics" and letter.content == "normalised":
         return (
             "it is a tutor's figures, which PostgreSQL refused, and no event: mend what the detail names; the tutor's "
             "next figures come by themselves within 15 minutes"
@@ -258,7 +264,12 @@ def _no_raw_topic(letter: Letter, to: str | None) -> str:
 
 
 def _mended(letter: Letter, mend: Mend | None) -> bytes:
-    if not letter.original:
+    if letter.content == "cut":
+        raise NotReplayable(
+            f"only the beginning of its {letter.size_bytes:,} bytes was kept, the rest does not fit into a letter: let "
+            "its producer send it smaller, or give the event with --with FILE"
+        )
+    if letter.content == "normalised":
         raise NotReplayable("the original had left the log when it was refused: give the event with --with FILE")
     assert letter.value is not None
     return letter.value if mend is None else mend(letter.value)
@@ -308,6 +319,14 @@ def _whole(headers: Mapping[str, str], name: str, otherwise: int) -> int:
     return int(text) if text.isdecimal() else otherwise
 
 
+def _content(headers: Mapping[str, str]) -> Content:
+    match headers.get("content"):
+        case "normalised" | "cut" as content:
+            return content
+        case _:
+            return "original"
+
+
 def _place(record: ConsumerRecord) -> Place:
     return Place(LETTERS, record.partition, record.offset)
 
@@ -318,16 +337,17 @@ def _letter(record: ConsumerRecord, source: Place, headers: Mapping[str, str], *
         place=_place(record),
         reason=headers.get("reason", ""),
         detail=headers.get("detail", ""),
-        original=headers.get("content") != "normalised",
+        content=_content(headers),
         refused_ms=_whole(headers, "refused-at-ms", record.timestamp),
         key=record.key,
-        size_bytes=len(record.value),
+        size_bytes=_whole(headers, "content-bytes", len(record.value)),
         source_headers=tuple(
             (name.removeprefix(SOURCE_PREFIX), value)
             for name, value in record.headers or ()
             if name.startswith(SOURCE_PREFIX)
         ),
         value=record.value if keep_value else None,
+        sha256=headers.get("content-sha256"),
     )
 
 

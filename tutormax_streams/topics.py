@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from models.parsing import LARGEST_VALUE_BYTES
 from tables import entities, tutor_windows
 from tutormax_streams.kafka import admin_client, leaders_answer
 from tutormax_streams.settings import Settings
@@ -19,7 +20,7 @@ from tutormax_streams.settings import Settings
 DAY_MS = 86_400_000
 RAW = ("tutors", "sessions", "feedback", "tutor-events")
 LARGEST_BYTES = 8 << 20  # of records of our own topics, dead letters too
-LARGEST_RAW_BYTES = LARGEST_BYTES - (64 << 10)  # so that its dead letter fits, with our headers
+LARGEST_RAW_BYTES = LARGEST_VALUE_BYTES
 LARGEST, TIMESTAMPS = "max.message.bytes", "message.timestamp.type"
 CREATION_SECONDS = 60.0
 

@@ -36,7 +36,7 @@ class Record:
     value: bytes | None
     key: bytes | None = None
     timestamp: int = NOW_US // 1000
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
     timestamp_type: int = 0
 
 
@@ -60,7 +60,7 @@ class Broker:
         value: bytes | None,
         key: bytes | None = None,
         partition: int | None = None,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
         timestamp_ms: int | None = None,
     ) -> asyncio.Future[Any]:
         return self._append(topic, [(key, value)], partition or 0, headers)

@@ -26,7 +26,7 @@ class Record:
     topic: str = "topic"
     partition: int = 0
     timestamp: int = 1_700_000_000_000
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 def batch_of(*offsets: int, partition: int = 0) -> RecordBatch:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import time
 
+from aiokafka import AIOKafkaProducer
+
 from models.wire import PACK_BYTES
 from tests.corpus import RawRecord
 from tests.flow.driver import Deployment, eventually
 from tests.flow.processes import Worker
 from tests.oracle import DAY_US
 from tests.samples import bare, feedback_payload, session_payload, tutor_event_payload, tutor_payload
+from tutormax_streams import kafka
+from tutormax_streams.refusals import KEPT_BYTES
 
+HUGE = 9 << 20
 LARGE = 900_000  # bytes; brokers take a megabyte
 
 
@@ -38,6 +43,25 @@ async def test_large_values_pass_intact_or_become_dead_letters_intact(living: De
     rubbish = [spoiled, b"\xff" * LARGE, b"[" * LARGE]
     await living.publish([RawRecord("feedback", value) for value in rubbish], poison=rubbish)
     await living.assert_right()
+
+
+async def test_what_was_compressed_to_pass_the_brokers_limit_becomes_a_letter_that_is_cut(
+    living: Deployment, worker: Worker
+):
+    """Larger than any record of our own may be: a good event, one that is bad besides, and a key that is as large."""
+    now_us = time.time_ns() // 1000
+    good = bare(feedback_payload("huge-1", "huge-1", "huge", 5, now_us) | {"improvement_areas": ["x" * HUGE]})
+    client = kafka.client_settings(living.settings)
+    async with AIOKafkaProducer(**client, compression_type="gzip", max_request_size=2 * HUGE) as producer:
+        for value, kept, key in (
+            (good, good[:KEPT_BYTES], b"k"),
+            (b"[" * HUGE, b"[" * KEPT_BYTES, b"k"),
+            (b"{", b"{", b"k" * HUGE),
+        ):
+            sent = await producer.send_and_wait(living.topics.raw("feedback"), value, key=key)
+            living.poison["feedback", sent.partition, sent.offset] = kept
+    await living.assert_right()
+    assert worker.metric("dead_letters", topic="feedback", reason="too_large") == 2
 
 
 async def test_packs_stay_well_below_the_brokers_limit(living: Deployment):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.events import Feedback, Session, Tutor, TutorEvent
-from models.parsing import REASONS, Accepted, Parser, Rejected
+from models.parsing import LARGEST_VALUE_BYTES, REASONS, Accepted, Parser, Rejected
 from tests.models.parsing_examples import ABSENT, EXAMPLES, NOW_US, accepted, envelope, parsed, payload, rejected
 
 KINDS = tuple(EXAMPLES)
@@ -27,6 +27,13 @@ def rejection_of(raw: bytes, kind: str = "session") -> Rejected:
 
 def raw_session(**changes: Any) -> bytes:
     return json.dumps(payload("session", **changes)).encode()
+
+
+def test_a_value_that_no_topic_of_ours_would_take_is_refused_whatever_it_holds() -> None:
+    blank = b" " * (LARGEST_VALUE_BYTES - len(raw_session()))
+    assert isinstance(fate_of(raw_session() + blank), Accepted)
+    assert rejection_of(raw_session() + blank + b" ").reason == "too_large"
+    assert rejection_of(b"\xff" * (LARGEST_VALUE_BYTES + 1)).reason == "too_large"
 
 
 # --- What is accepted -------------------------------------------------------------------------------------------------

@@ -336,7 +336,9 @@ async def test_headers_of_dead_letters_are_as_documented():
     assert written.pop("source-trace") == b"x"
     schema = TOLD["components"]["messages"]["deadLetter"]["headers"]
     jsonschema.Draft202012Validator(schema).validate({name: value.decode() for name, value in written.items()})
-    assert set(written) == set(schema["properties"])
+    assert set(written) == set(schema["required"])
+    await box.refuse_record(type("Large", (Record,), {"value": bytes(9 << 20)}), "sessions", "too_large", "why")
+    assert set(written) - {"source-trace"} == set(schema["properties"])
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import faust
 from faust.transport.drivers.aiokafka import Producer as FaustProducer
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class ConfirmingProducer(FaustProducer):

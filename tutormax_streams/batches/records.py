@@ -21,7 +21,7 @@ class Record(Protocol):
     timestamp: int  # milliseconds
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 class Revoked(Exception):

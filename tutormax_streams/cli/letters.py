@@ -20,6 +20,12 @@ from tutormax_streams.failures import FAILED
 if TYPE_CHECKING:
     from tutormax_streams.dead_letters import Letter, Outcome, Selection
 
+CONTENTS = {
+    "original": "original",
+    "normalised": "normalised, the original had left the log",
+    "cut": "cut, only the beginning of the value was kept: all of it does not fit into a letter",
+}
+
 app = typer.Typer(
     cls=OperatorsGroup,
     no_args_is_help=True,
@@ -229,7 +235,8 @@ def _as_json(letter: Letter) -> dict[str, Any]:
         "refused_at": _time(letter.refused_ms),
         "key": None if letter.key is None else letter.key.decode(errors="backslashreplace"),
         "bytes": letter.size_bytes,
-        "content": "original" if letter.original else "normalised, the original had left the log",
+        "content": CONTENTS[letter.content],
+        "sha256": letter.sha256,
         "headers": {name: value.decode(errors="backslashreplace") for name, value in letter.source_headers},
         "replayed_at": None if letter.replayed_ms is None else _time(letter.replayed_ms),
     }

@@ -17,6 +17,7 @@ from models import alerts
 from models.fates import LATER_REASONS, REASONS
 from models.metrics import Declines, MetricsUpdated, WindowMetrics
 from models.payloads import NAME_OF, PAYLOADS, TOPIC_OF
+from tutormax_streams.refusals import KEPT_BYTES
 from tutormax_streams.topics import Plan, Topics
 from tutormax_streams.web import openapi, shapes
 from tutormax_streams.web.guard import COOKIE
@@ -44,8 +45,13 @@ DEAD_LETTER_HEADERS: Final = {
     "time-ms": "Kafka time of the refused record, since 1970",
     "reason": "a word",
     "detail": "a sentence that names fields, never what a producer wrote into them",
-    "content": "`original` bytes, or our `normalised` form where the original had left the log",
+    "content": "`original` bytes, or our `normalised` form where the original had left the log, or `cut`: the first "
+    f"{KEPT_BYTES:,} bytes of a value that does not fit into a letter",
     "refused-at-ms": "since 1970",
+}
+CUT_HEADERS: Final = {
+    "content-bytes": "size of the whole value; only where the content is `cut`",
+    "content-sha256": "of the whole value, in hexadecimal digits; only where the content is `cut`",
 }
 ENVELOPE: Final = {
     "description": "The platform's envelope. Only `data` is read; the checksum is verified.",
@@ -95,7 +101,7 @@ _ANY_KEY: Final = "any, or none"
 _ENVELOPE: Final = Message("envelope", "the platform's envelope around an event", "Envelope", _ANY_KEY)
 _DEAD_LETTER: Final = Message(
     "deadLetter",
-    "a refused record, bytes intact",
+    "a refused record, bytes intact unless they do not fit",
     None,
     "the record's own",
     {
@@ -107,8 +113,8 @@ _DEAD_LETTER: Final = Message(
             "properties": {
                 name: {"type": "string", "description": says}
                 | ({"enum": sorted({**REASONS, **LATER_REASONS})} if name == "reason" else {})
-                | ({"enum": ["original", "normalised"]} if name == "content" else {})
-                for name, says in DEAD_LETTER_HEADERS.items()
+                | ({"enum": ["original", "normalised", "cut"]} if name == "content" else {})
+                for name, says in (DEAD_LETTER_HEADERS | CUT_HEADERS).items()
             },
         },
     },
