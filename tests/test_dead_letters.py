@@ -25,11 +25,13 @@ from tutormax_streams.dead_letters import (
     NotReplayable,
     Place,
     Selection,
+    collect,
     foreseen_refusal,
     patching,
     readable,
 )
 from tutormax_streams.refusals import KEPT_BYTES, DeadLetterBox
+from tutormax_streams.settings import Settings
 from tutormax_streams.topics import LARGEST_BYTES, LARGEST_RAW_BYTES, Topics
 
 LETTER = Letter(
@@ -142,6 +144,7 @@ class Played:
     def __init__(self) -> None:
         self.records: list[Any] = []
         self.published: list[tuple[str, bytes | None]] = []
+        self.headers: list[Any] = []
 
     def letter(self, topic: str, partition: int, offset: int, value: bytes, **headers: str) -> None:
         fields = {"topic": topic, "partition": str(partition), "offset": str(offset), "content": "original"} | headers
@@ -162,6 +165,7 @@ class Played:
 
     async def send_and_wait(self, topic: str, value: bytes | None, **rest: Any) -> Any:
         self.published.append((topic, value))
+        self.headers.append(rest["headers"])
         return SimpleNamespace(partition=0, offset=0)
 
     def run(self, *arguments: str) -> Result:
@@ -237,6 +241,22 @@ def test_a_letter_that_was_cut_says_so_and_is_not_replayed_without_a_file(played
     (tmp_path / "event").write_bytes(b"{}")
     assert played.run("replay", "feedback/2/9", "--with", str(tmp_path / "event"), "--force").exit_code == 0
     assert played.published[0] == ("tutormax.feedback", b"{}")
+
+
+def test_headers_without_a_value_are_shown_as_what_they_are_and_replayed(played: Played):
+    """Kafka allows them."""
+    played.letter("sessions", 2, 9, bare(session_payload("s9", "t1", NOW_US, NOW_US)), reason="error")
+    played.records[-1].headers += [("source-trace", None), ("source-replay-of", None), ("theirs", None)]
+    letters = [json.loads(line) for line in played.run("list", "--json").stdout.splitlines()]
+    assert letters[-1]["headers"] == {"trace": None, "replay-of": None}
+    shown = played.run("show", "sessions/2/9")
+    assert shown.exit_code == 0, shown.output
+    assert "trace" in shown.stdout
+    replayed = played.run("replay", "sessions/2/9")
+    assert replayed.exit_code == 0, replayed.output
+    assert played.headers[0] == [("trace", None), ("replay-of", b"sessions/2/9")]
+    (letter,) = asyncio.run(collect(Settings(), Selection(frozenset({Place("sessions", 2, 9)}))))
+    assert letter.replay_of is None
 
 
 # -- what workers write ------------------------------------------------------------------------------------------------

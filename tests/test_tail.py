@@ -93,6 +93,12 @@ def test_instants_are_texts_and_the_origin_is_a_place():
     assert entry.fields["warnings"] == ["duration_unusual"]
 
 
+def test_a_header_without_a_value_is_told_as_such():
+    (entry,) = entries("dead-letter", b"{", b"k", [("reason", b"not_json"), ("source-trace", None)])
+    assert entry.fields["source-trace"] is None
+    assert "reason=not_json" in tail.line(entry)[3]
+
+
 @pytest.mark.parametrize("topic", tail.READABLE)
 @pytest.mark.parametrize("value", [b"", b"\xff\xfe", b"{", b"\x02future", b"\x01\xc1", b"[1]", b"null", None])
 def test_nothing_raises_and_nothing_is_left_out(topic: str, value: bytes | None):

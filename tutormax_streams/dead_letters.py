@@ -78,7 +78,7 @@ class Letter:
     refused_ms: int
     key: bytes | None
     size_bytes: int  # of the whole value, where it was cut too
-    source_headers: tuple[tuple[str, bytes], ...]
+    source_headers: tuple[tuple[str, bytes | None], ...]
     replayed_ms: int | None = None
     value: bytes | None = None
     sha256: str | None = None  # of the whole value, where it was cut
@@ -91,7 +91,10 @@ class Letter:
     @property
     def replay_of(self) -> str | None:
         """The earlier letter that this one is a replay of."""
-        return next((value.decode() for name, value in self.source_headers if name == REPLAY_HEADER), None)
+        return next(
+            (value.decode(errors="replace") for name, value in self.source_headers if name == REPLAY_HEADER and value),
+            None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +306,7 @@ def _own_headers(record: ConsumerRecord) -> dict[str, str]:
     return {
         name: value.decode(errors="replace")
         for name, value in record.headers or ()
-        if not name.startswith(SOURCE_PREFIX)
+        if value is not None and not name.startswith(SOURCE_PREFIX)
     }
 
 

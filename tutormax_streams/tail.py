@@ -115,7 +115,7 @@ def _in_short(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dead_letter(record: ConsumerRecord) -> Found:
-    headers = {name: value.decode(errors="replace") for name, value in record.headers or ()}
+    headers = {name: _text(value) for name, value in record.headers or ()}
     yield "letter", {**headers, "key": _text(record.key), "value": _text(record.value)}
 
 

@@ -233,13 +233,17 @@ def _as_json(letter: Letter) -> dict[str, Any]:
         "reason": letter.reason,
         "detail": letter.detail,
         "refused_at": _time(letter.refused_ms),
-        "key": None if letter.key is None else letter.key.decode(errors="backslashreplace"),
+        "key": _text(letter.key),
         "bytes": letter.size_bytes,
         "content": CONTENTS[letter.content],
         "sha256": letter.sha256,
-        "headers": {name: value.decode(errors="backslashreplace") for name, value in letter.source_headers},
+        "headers": {name: _text(value) for name, value in letter.source_headers},
         "replayed_at": None if letter.replayed_ms is None else _time(letter.replayed_ms),
     }
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="backslashreplace")
 
 
 def _time(instant_ms: int) -> str:
