@@ -26,6 +26,7 @@ NO_SECRETS = {
     "_fields",
     "_exit",
     "_abc_impl",
+    "_is_protocol",
     "_current_frames",
 }  # public in spite of their names, or Python's own
 OURS = [importlib.import_module(f"{batches.__name__}.{found.name}") for found in pkgutil.iter_modules(batches.__path__)]

@@ -18,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError, KafkaTimeoutError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from tutormax_streams.batches import read_any_header_name
 from tutormax_streams.settings import Settings
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ async def producer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafka
 @asynccontextmanager
 async def consumer(settings: Settings, group: str | None = None, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer that assigns itself and commits only when told. Raises `KafkaAway`."""
+    read_any_header_name()
     client = AIOKafkaConsumer(
         **client_settings(settings),
         group_id=group,

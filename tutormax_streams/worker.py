@@ -20,6 +20,7 @@ from tutormax_streams.batches import (
     batch_consumer,
     crash_soon,
     expect_closed_connections,
+    read_any_header_name,
 )
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.refused import CRASHED, STATE
@@ -83,6 +84,7 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_level, settings.log_format)
     uvloop.install()
     expect_closed_connections()
+    read_any_header_name()
     try:
         startup.check_machine(settings)
         epoch = asyncio.run(_prepared(settings))

@@ -6,6 +6,7 @@ import json
 import time
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from models.wire import PACK_BYTES
 from tests.corpus import RawRecord
@@ -17,6 +18,15 @@ from tutormax_streams import kafka
 from tutormax_streams.refusals import KEPT_BYTES
 
 HUGE = 9 << 20
+
+
+class NoText(str):  # noqa: SLOT000
+    """A name that is written as no UTF-8."""
+
+    def encode(self, *_: str) -> bytes:
+        return b"\xff\xfe"
+
+
 LARGE = 900_000  # bytes; brokers take a megabyte
 
 
@@ -62,6 +72,23 @@ async def test_what_was_compressed_to_pass_the_brokers_limit_becomes_a_letter_th
             living.poison["feedback", sent.partition, sent.offset] = kept
     await living.assert_right()
     assert worker.metric("dead_letters", topic="feedback", reason="too_large") == 2
+
+
+async def test_a_header_whose_name_is_no_utf_8_stops_nobody(living: Deployment):
+    """Clients that do not look at names pass it on, the broker stores it, and aiokafka cannot read it."""
+    now_us = time.time_ns() // 1000
+    good = [tutor_payload(f"odd-header-{number}", now_us - DAY_US) for number in range(3)]
+    async with AIOKafkaProducer(**kafka.client_settings(living.settings)) as producer:
+        batch = producer.create_batch()
+        batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 1 << 20)
+        for value in (bare(good[0]), bare(good[1]), b"{", bare(good[2])):
+            batch.append(timestamp=now_us // 1000, key=None, value=value, headers=[(NoText("odd"), b"1")])
+        sent = await (await producer.send_batch(batch, living.topics.raw("tutors"), partition=1))
+        living.poison["tutors", 1, sent.offset + 2] = b"{"
+    living.payloads["tutors"] += good
+    await living.assert_right()
+    (letter,) = [r for r in await living.read(living.topics.dead_letter) if ("source-\\xff\\xfe", b"1") in r.headers]
+    assert letter.value == b"{"
 
 
 async def test_packs_stay_well_below_the_brokers_limit(living: Deployment):

@@ -10,6 +10,7 @@ from tutormax_streams.batches.consumer import BatchConsumer, BatchTransport, att
 from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.driving import crash_soon, drive
 from tutormax_streams.batches.gathering import Gathering, Parts
+from tutormax_streams.batches.header_names import read_any_header_name
 from tutormax_streams.batches.partitioning import Partitioner
 from tutormax_streams.batches.producer import Sender
 from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
@@ -35,6 +36,7 @@ __all__ = [
     "drive",
     "expect_closed_connections",
     "reached",
+    "read_any_header_name",
     "recovery_position",
     "recovery_remaining",
 ]

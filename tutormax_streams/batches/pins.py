@@ -15,6 +15,8 @@ _CONSUMER = "faust.transport.drivers.aiokafka.Consumer"
 _THREAD = "faust.transport.drivers.aiokafka.AIOKafkaConsumerThread"
 _PRODUCER = "faust.transport.drivers.aiokafka.Producer"
 _CLIENT = "aiokafka.AIOKafkaConsumer"
+_FETCHED = "aiokafka.consumer.fetcher.PartitionRecords"
+_BATCH = "aiokafka.record.default_records._DefaultRecordBatchPy"
 
 # name -> test in tests/faust_contract that fails when it changes; tests/test_pins.py sees that no name is missing
 PRIVATE_NAMES = {
@@ -46,6 +48,14 @@ PRIVATE_NAMES = {
     f"{_CLIENT}._fetch_max_bytes": "test_fetches_are_tuned_and_their_answers_dated",
     f"{_CLIENT}._subscription": "test_fetches_are_tuned_and_their_answers_dated",
     f"{_CLIENT}._partition_assignment_strategy": "test_members_of_a_group_without_tables_tell_their_url",
+    f"{_FETCHED}._unpack_records": "test_every_record_is_read_once_and_intact",
+    f"{_FETCHED}._aborted_transactions": "test_every_record_is_read_once_and_intact",
+    f"{_FETCHED}._aborted_producers": "test_every_record_is_read_once_and_intact",
+    f"{_FETCHED}._records": "test_every_record_is_read_once_and_intact",
+    f"{_FETCHED}._tp": "test_every_record_is_read_once_and_intact",
+    f"{_BATCH}._maybe_uncompress": "test_every_record_is_read_once_and_intact",
+    f"{_BATCH}._buffer": "test_every_record_is_read_once_and_intact",
+    "aiokafka.record.memory_records._MemoryRecordsPy._next_slice": "test_every_record_is_read_once_and_intact",
     f"{_PRODUCER}._ensure_producer": "test_the_producer_waits_for_all_replicas_and_is_idempotent",
     f"{_PRODUCER}._settings_extra": "test_the_producer_waits_for_all_replicas_and_is_idempotent",
     "faust.web.drivers.aiohttp.Web._runner": "test_a_connection_on_which_no_whole_request_comes_is_closed",
