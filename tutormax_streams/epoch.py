@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Final, Literal
 
 import msgspec
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from tutormax_streams import kafka
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
@@ -138,7 +140,7 @@ async def _from_the_beginning(
     settings: Settings, ends: Ends, unread: set[TopicPartition]
 ) -> AsyncIterator[tuple[TopicPartition, list[ConsumerRecord]]]:
     """Records of the partitions that are in `unread`, one after the other. One leaves it at its end, or when the caller
-    has seen enough."""
+    has seen enough. Raises `KafkaTimeoutError` where nothing comes any more before the end."""
     if not unread:
         return
     async with kafka.consumer(settings, max_partition_fetch_bytes=FIRST_BYTES) as client:
@@ -147,9 +149,15 @@ async def _from_the_beginning(
         client.pause(*unread)  # only of the first in a request is a batch given that is larger than what was asked for
         for tp in sorted(unread):
             client.resume(tp)
+            position, heard = -1, time.monotonic()
             while tp in unread:
                 if records := (await client.getmany(tp, timeout_ms=2000)).get(tp):
                     yield tp, records
-                if await client.position(tp) >= ends[tp][1]:
+                before, position = position, await client.position(tp)
+                if position >= ends[tp][1]:
                     unread.discard(tp)
+                elif position != before:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > kafka.REQUEST_SECONDS:
+                    raise KafkaTimeoutError(f"{tp.topic}-{tp.partition} could not be read beyond offset {position}")
             client.pause(tp)

@@ -65,8 +65,8 @@ class FakeThread:
         self.seeks.append((tp, offset))
         self.positions[tp] = offset
 
-    async def position(self, tp: TP) -> int:
-        return self.positions[tp]
+    def position_now(self, tp: TP) -> int | None:
+        return self.positions[tp] if tp in self.owned else None
 
     async def seek_to_committed(self) -> dict[TP, int | None]:
         return {tp: self.stored.get(tp) for tp in self.owned}

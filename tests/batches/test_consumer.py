@@ -268,6 +268,21 @@ async def test_a_marker_at_the_end_of_a_log_is_looked_for_twice_and_then_nothing
     assert await made.deliver() == [(A0, 7, 7)]
 
 
+async def test_it_is_looked_for_as_soon_where_other_partitions_are_busy_and_no_more_once_it_has_left():
+    made = await rig({A0: range(6), A1: range(3)})
+    await made.deliver()
+    made.done(A0)
+    await made.consumer.commit()
+    made.thread.ends[A0] = made.thread.positions[A0] = 7
+    await watch(made, module.STUCK_SECONDS + 1)
+    made.thread.positions[A0] = 7
+    await watch(made, module.STUCK_SECONDS + 1)
+    assert made.consumer._deliveries[A0].barren_end == 7
+    made.thread.ends[A0] = 9
+    made.thread.owned.discard(A0)
+    await watch(made, module.STARVED_SECONDS + 1)
+
+
 async def test_a_position_that_lost_its_records_is_no_marker():
     made = await rig({A0: range(6)})
     made.thread.positions[A0] = 6  # somebody pulled them from under us

@@ -206,7 +206,7 @@ OPENING = """
 import sys
 from pathlib import Path
 from tutormax_streams.batches import shelves
-shelves.OPENING_SECONDS = 2.0
+shelves.OPENING_SECONDS = float(sys.argv[2])
 shelf = shelves.RocksShelf(Path(sys.argv[1]), shelves.SharedMemory())
 print("opened with", shelf.offset)
 """
@@ -218,8 +218,8 @@ def test_an_opening_that_does_not_end_ends_the_process_and_the_next_start_begins
     filled(path)
     (manifest,) = path.glob("MANIFEST-*")
     make_endless(manifest)
-    command = [sys.executable, "-c", OPENING, str(path)]
-    first = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", OPENING, str(path), "20"]
+    first = subprocess.run([*command[:-1], "2"], check=False, capture_output=True, text=True, timeout=60)
     assert first.returncode == 1
     assert "in _open" in first.stderr, "it says where"
     second = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from tutormax_streams.batches import read_any_header_name
+from tutormax_streams.batches.header_names import PartitionRecords, read_any_header_name
 
 
 class NoText(str):
@@ -36,6 +36,7 @@ def batch(base: int, names: list[str], compression: int = 0) -> bytes:
 def reading(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MemoryRecords", "PartitionRecords"):
         monkeypatch.setattr(fetcher, name, getattr(fetcher, name))
+    monkeypatch.setattr(PartitionRecords, "_told", set())
     read_any_header_name()
 
 

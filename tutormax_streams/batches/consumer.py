@@ -244,13 +244,15 @@ class BatchConsumer(Consumer):
                 "or the topic made anew, and what is written to it now would be taken for old"
             )
         is_due = self.flow_active and tp not in self._paused_partitions and not delivery.in_flight
-        patience = STUCK_SECONDS if delivery.empty_fetches > 2 and delivery.barren_end != end else STARVED_SECONDS
+        position = self._thread.position_now(tp)
+        is_past = position is not None and end is not None and position >= end
+        is_odd = (is_past or delivery.empty_fetches > 2) and delivery.barren_end != end
+        patience = STUCK_SECONDS if is_odd else STARVED_SECONDS
         if end is None or delivery.expected >= end or not is_due:
             delivery.idle_since, delivery.empty_fetches = now, 0
         elif now - delivery.idle_since > patience:
             delivery.idle_since, delivery.empty_fetches = now, 0
-            position = await self._thread.position(tp)
-            if position is None or position < end or not delivery.found_nothing_before(end):
+            if not (is_past and delivery.found_nothing_before(end)):
                 logger.warning("%s-%s: nothing came for a while, seeking %s", *tp, delivery.expected)
             await self._rewind(tp, delivery)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -99,6 +100,19 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         # The client's own set of partitions: Faust's answer to the same question makes a new one of all of them.
         consumer = self._ensure_consumer()
         return consumer.highwater(tp) if tp in consumer.assignment() else None
+
+    def position_now(self, tp: TP) -> int | None:
+        """The client's own place in the log; None while it has none, and after the partition left.
+
+        Its own answer to that question waits while it has none, and raises for a partition that has left.
+        """
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription.assignment if subscription else None
+        if assignment is None or tp not in assignment.tps:
+            return None
+        with contextlib.suppress(AssertionError):  # the thread has just forgotten it
+            return int(assignment.state_value(tp).position)
+        return None
 
     async def committed(self, tp: TP) -> int | None:
         """The group's committed offset, asked of the broker."""

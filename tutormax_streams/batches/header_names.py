@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
@@ -59,18 +59,22 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
     _records: Any
     _aborted_transactions: Any
     _aborted_producers: set[int]
+    _told: ClassVar[set[Any]] = set()  # partitions; a producer that does so always does so always
 
     def _unpack_records(self) -> Iterator[Any]:
         aborted = list(self._aborted_transactions)
         try:
             yield from super()._unpack_records()
         except UnicodeDecodeError:
-            logger.warning(
-                "a header's name is no UTF-8 in %s/%s, at offset %s or soon after: it is read with escapes in the name",
-                self._tp.topic,
-                self._tp.partition,
-                self.next_fetch_offset,
-            )
+            if self._tp not in self._told:
+                self._told.add(self._tp)
+                logger.warning(
+                    "a header's name is no UTF-8 in %s/%s, at offset %s or soon after: it is read with escapes in the "
+                    "name, and so are others in this partition from now on",
+                    self._tp.topic,
+                    self._tp.partition,
+                    self.next_fetch_offset,
+                )
             self._records = _FetchedAgain(self._records.data)
             self._aborted_transactions, self._aborted_producers = aborted, set()
             yield from super()._unpack_records()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONTENTS = {
     "original": "original",
     "normalised": "normalised, the original had left the log",
-    "cut": "cut, only the beginning of the value was kept: all of it does not fit into a letter",
+    "cut": "cut, all of it does not fit into a letter: of its value the beginning was kept, of its key and headers small ones",
 }
 
 app = typer.Typer(
