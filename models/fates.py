@@ -26,7 +26,7 @@ REASONS: Final[dict[str, str]] = {
 LATER_REASONS: Final[dict[str, str]] = {
     "enrichment": "enrichment raised: a bug of ours, please report it",
     "too_many_tutors": "its session or tutor event was named with too many different tutors before",
-    "merge": "merging what an event says about a tutor raised: a bug of ours, please report it",
+    "merge": "merging what an event says about a tutor raised: a bug of ours, please report it; a newer version of the event brings what is missing, or `rebuild`",
     "internal": "a record of an internal topic cannot be read: somebody else wrote to it",
     "duplicate": "PostgreSQL holds the same unique value under another id, such as a tutor's e-mail address",
     "refused_by_database": "PostgreSQL will never take the row; the detail names column or constraint",
