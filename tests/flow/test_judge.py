@@ -111,6 +111,22 @@ def test_an_alert_that(spoil: Callable[[History, dict[str, Any]], None]):
     assert len(differences(alerts, announced)) > 0
 
 
+def test_an_alert_that_is_cleared_and_raised_again_within_one_as_of_is_told_twice():
+    """As-of stands still behind a predecessor whose clock was ahead."""
+    alerts, announced = history()
+    stood = next(alert for alert in announced["standing"] if alert["old_severity"] is None)
+    most = announced["sequence"]
+    cleared = {**stood, "type": "alert.cleared", "old_severity": stood["severity"], "severity": None}
+    again = [
+        {**alert, "sequence": most + more, "id": f"t1/{alert['type']}/{most + more}"}
+        for more, alert in enumerate((cleared, stood), 1)
+    ]
+    alerts += again
+    announced["sequence"] += 2
+    announced["standing"][announced["standing"].index(stood)] = again[1]
+    assert differences(alerts, announced) == []
+
+
 def test_nothing_announced_of_a_tutor_with_alerts():
     alerts, _ = history()
     assert len(differences(alerts, None)) == 1

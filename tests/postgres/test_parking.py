@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
+
+import pytest
 
 from models.events import Enriched
 from tests.postgres.builders import T, feedback, ids, rows, session, tutor, tutor_event
+from tutormax_streams.postgres import parking
+from tutormax_streams.postgres.database import Connection, Database
 from tutormax_streams.postgres.records import RecordWriter
 
 
@@ -134,3 +139,16 @@ async def test_a_tutor_refused_for_an_email_keeps_the_sessions_waiting(records: 
     result = await records.write([tutor("b", email="one@x"), session(tutor_id="b")])
     assert (len(result.refused), result.parked) == (1, 1)
     assert ids((await records.write([tutor("b", at=T + 1)])).written) == [("session", "s-1"), ("tutor", "b")]
+
+
+@pytest.mark.parametrize("parent", ["tutors", "students", "sessions"])
+async def test_whether_a_parent_has_come_is_looked_up_in_its_index(database: Database, parent: str) -> None:
+    """Each waiting feedback read all sessions: in a deployment with half a million the retry went on for minutes."""
+
+    async def plan(connection: Connection) -> str:
+        await connection.execute("SET LOCAL enable_seqscan = off")  # the tables are empty here
+        found = await connection.execute(f"EXPLAIN {parking._TAKE_READY}", [100])
+        return "\n".join(line for (line,) in await found.fetchall())
+
+    said = await database.transaction(plan)
+    assert re.search(rf"using {parent}_pkey on {parent}.*\n\s+Index Cond: .*= \(?parked\.", said), said

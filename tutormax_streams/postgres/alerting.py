@@ -33,7 +33,7 @@ SELECT * FROM unnest(%s::text[], %s::int8[], %s::bytea[])
 # A tutor that left the platform's table has no alerts. The text is looked for so that few rows are decoded.
 _STANDING: Final = """
 SELECT t.name, said.payload FROM tutormax_streams.announced AS said JOIN tutors AS t
-    ON t.tutor_id COLLATE "C" = said.tutor_id
+    ON t.tutor_id = said.tutor_id COLLATE "default"
 WHERE position('"standing":' IN said.payload) > 0
 """
 _OVERDUE: Final = """

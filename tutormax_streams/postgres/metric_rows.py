@@ -141,7 +141,7 @@ ORDER BY tutor_id FOR UPDATE SKIP LOCKED
 """
 _TAKE_READY: Final = """
 SELECT facts_partition, payload FROM tutormax_streams.parked_metrics AS parked
-WHERE EXISTS (SELECT FROM tutors WHERE tutors.tutor_id = parked.tutor_id)
+WHERE EXISTS (SELECT FROM tutors WHERE tutors.tutor_id = parked.tutor_id COLLATE "default")
 ORDER BY tutor_id LIMIT %s FOR UPDATE SKIP LOCKED
 """
 _FORGET: Final = "DELETE FROM tutormax_streams.parked_metrics WHERE tutor_id = ANY(%s::text[])"
