@@ -113,17 +113,20 @@ FOUND: Final[tuple[Found, ...]] = (
 HEAD: Final = """# Reliability
 
 What happens to rows when something breaks, as measured. Each line is the newest run of one fault by `make faults` (of
-`soak`: by `make soak`): three workers (four where scaled, one in `soak`) on a real Apache Kafka and PostgreSQL, a steady stream of hard events (duplicates, shuffles,
-corrections, moves, ratings of foreign sessions, feedback before its session, poison), and the fault. Then two verdicts:
-PostgreSQL, the dead letters and the announcements against a brute-force oracle that shares no code with the product, and
-the same once more after all local state was deleted and read back from the changelogs. *lost*, *doubled* and *wrong* count rows and letters
-over both verdicts. *oldest* is the greatest age of an event that was not in its row yet, from the beginning of the fault
-(which may take minutes: workers killed again and again, a server that is away, a history that is published at once);
-*fresh after* says how long it took until a look (every 0.4 s) found rows less than 5 s old again, for good, and must lie
-within what is stated of the fault; it counts from what is named there: of `kill9-one` from the very SIGKILL, and the
-longest of its times is shown; where "its end" is named, from when what was broken was whole again (a server answers, a way
-is free). That rows were 5 s old at all is not part of it: 0.0 s where they never were. *gave up* counts workers that ended by themselves, with a reason and a code other than 0, and were
-started again as any orchestrator does. *alerts* among what was noted are those that were told, each once.
+`soak`: by `make soak`): three workers (four where scaled, one in `soak`) on a real Apache Kafka and PostgreSQL, a
+steady stream of hard events (duplicates, shuffles, corrections, moves, ratings of foreign sessions, feedback before its
+session, poison), and the fault. Then two verdicts: PostgreSQL, the dead letters and the announcements against a
+brute-force oracle that shares no code with the product, and the same once more after all local state was deleted and
+read back from the changelogs.
+
+*lost*, *doubled* and *wrong* count rows and letters over both verdicts. *oldest* is the greatest age of an event that
+was not in its row yet, from the beginning of the fault (which may take minutes: workers killed again and again, a
+server that is away, a history that is published at once); *fresh after* says how long it took until a look (every 0.4
+s) found rows less than 5 s old again, for good, and must lie within what is stated of the fault; it counts from what is
+named there: of `kill9-one` from the very SIGKILL, and the longest of its times is shown; where "its end" is named, from
+when what was broken was whole again (a server answers, a way is free). That rows were 5 s old at all is not part of it:
+0.0 s where they never were. *gave up* counts workers that ended by themselves, with a reason and a code other than 0,
+and were started again as any orchestrator does. *alerts* among what was noted are those that were told, each once.
 """
 
 
