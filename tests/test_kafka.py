@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -62,5 +63,10 @@ async def test_the_last_records_are_read_oldest_first_without_what_is_not_ours(r
             for value in values:
                 await producer.send(topic, value, key=b"k", partition=1)
         assert await reader.recent(topic, 1, msgspec.json.decode) == [*range(13, 60), 7]
+        began = time.monotonic()
+        for _ in range(12):  # as when so many partitions are assigned
+            assert len(await reader.recent(topic, 1, msgspec.json.decode)) == 48
+            assert await reader.ends(topic, 0) == (0, 0)
+        assert time.monotonic() - began < 8, "each waited a second behind a fetch of what was not there yet"
     finally:
         await reader.close()

@@ -143,7 +143,9 @@ async def _from_the_beginning(
     has seen enough. Raises `KafkaTimeoutError` where nothing comes any more before the end."""
     if not unread:
         return
-    async with kafka.consumer(settings, max_partition_fetch_bytes=FIRST_BYTES) as client:
+    async with kafka.consumer(
+        settings, max_partition_fetch_bytes=FIRST_BYTES, fetch_max_wait_ms=kafka.WAIT_MS
+    ) as client:
         client.assign(list(unread))
         await client.seek_to_beginning(*unread)
         client.pause(*unread)  # only of the first in a request is a batch given that is larger than what was asked for

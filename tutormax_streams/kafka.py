@@ -24,6 +24,7 @@ from tutormax_streams.settings import Settings
 T = TypeVar("T")
 
 REQUEST_SECONDS = 15.0
+WAIT_MS = 20  # of a fetch, where the next request should not wait behind it
 LOOKED_BACK = 50  # records, for the last that are ours
 
 
@@ -122,6 +123,8 @@ class LogReader:
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 max_partition_fetch_bytes=8 << 20,
+                # What is asked next waits behind a fetch of what is not there yet.
+                fetch_max_wait_ms=WAIT_MS,
             )
             await asyncio.wait_for(client.start(), REQUEST_SECONDS)
             self._consumer = client
@@ -147,6 +150,7 @@ class LogReader:
             client.assign([tp])
             client.seek(tp, offset)
             found = await client.getmany(tp, timeout_ms=int(seconds * 1000), max_records=1)
+            client.pause(tp)
             records = found.get(tp, [])
             return records[0] if records and records[0].offset == offset else None
 
@@ -168,6 +172,7 @@ class LogReader:
                     if record.value is not None:
                         with contextlib.suppress(msgspec.DecodeError):
                             found.append(read(record.value))
+            client.pause(tp)
         return found
 
     async def close(self) -> None:
