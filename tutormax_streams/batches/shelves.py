@@ -99,7 +99,7 @@ class SharedMemory:
     """
 
     def __init__(
-        self, cache_bytes: int = 2 << 20, write_buffer_bytes: int = 2 << 20, recovery_bytes: int = 32 << 20
+        self, cache_bytes: int = 4 << 20, write_buffer_bytes: int = 4 << 20, recovery_bytes: int = 32 << 20
     ) -> None:
         self._cache_bytes, self._write_buffer_bytes, self._recovery_bytes = (
             cache_bytes, write_buffer_bytes, recovery_bytes,
