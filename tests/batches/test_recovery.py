@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.tables.recovery import RebalanceAgain, ServiceStopped
 from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from tests.batches.fakes import FakeSender, Numbers, Record, assign, decode, numbers_table
 from tutormax_streams.batches.recovery import (
     ChangelogMadeAnew,
+    ImpatientRecovery,
     apply_changelog,
     check_mark,
     merge_records,
@@ -110,6 +112,29 @@ async def test_a_mark_is_asked_for_only_where_the_changelog_is_read_from_its_beg
     table.held._new_shelf = lambda partition: warm
     await rebalanced(table, 0, 2)
     check_mark(table)
+
+
+@pytest.mark.parametrize(
+    ("cut_short_by", "raised"),
+    [("a rebalance", RebalanceAgain), ("one that only began", RebalanceAgain), ("the order to stop", ServiceStopped)],
+)
+async def test_a_recovery_that_was_cut_short_accuses_no_changelog(cut_short_by: str, raised: type[Exception]):
+    """Faust takes it for complete: workers ended with the advice to rebuild when others came in these seconds."""
+    table: Any = marked_table()
+    await rebalanced(table, 0)
+    recovery = ImpatientRecovery(table.app, {table.name: table})
+    with pytest.raises(ChangelogMadeAnew):
+        await recovery._wait(recovery.on_recovery_completed(table.app.consumer_generation_id))
+    generation = table.app.consumer_generation_id
+    match cut_short_by:
+        case "a rebalance":
+            recovery.signal_recovery_start.set()
+        case "one that only began":  # the shelves of its partitions are open, and Faust has not told recovery yet
+            generation -= 1
+        case _:
+            recovery._stopped.set()
+    with pytest.raises(raised):
+        await recovery._wait(recovery.on_recovery_completed(generation))
 
 
 async def test_a_worker_that_ended_over_a_missing_mark_ends_over_it_again_when_it_is_started_anew(tmp_path: Path):

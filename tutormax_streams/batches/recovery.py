@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from faust.tables.recovery import Recovery, ServiceStopped
+from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from faust.types import TP
 
 from tutormax_streams.batches.crashpoints import reached
@@ -41,7 +41,16 @@ class ImpatientRecovery(Recovery):
             raise TimeoutError(f"Kafka did not answer within {timeout} s while tables were recovered") from None
 
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
-        """Raises `ChangelogMadeAnew` before any event is delivered."""
+        """Raises `ChangelogMadeAnew` before any event is delivered.
+
+        Faust comes here also after a recovery that a rebalance or the order to stop cut short (`_restart_recovery`
+        passes over what its wait for the end raised). Its changelogs were not read to their ends: nothing is said of
+        their marks, and the next recovery begins.
+        """
+        if self.should_stop:
+            raise ServiceStopped
+        if self.signal_recovery_start.is_set() or generation_id != self.app.consumer_generation_id:
+            raise RebalanceAgain
         for table in self.tables.values():
             check_mark(table)
         await super().on_recovery_completed(generation_id)
