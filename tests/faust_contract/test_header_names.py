@@ -92,5 +92,13 @@ def test_what_was_given_out_before_is_not_given_out_again():
     assert reader.next_fetch_offset == 4
 
 
+def test_batches_before_that_of_the_odd_name_are_not_given_out_again():
+    data = batch(0, ["a"] * 3) + batch(3, ["b"] * 3) + batch(6, ["c", NoText("odd"), "d"]) + batch(9, ["e"])
+    reader = records(data)
+    found = [(record.offset, reader.next_fetch_offset) for record in reader]
+    assert [offset for offset, _ in found] == list(range(10))
+    assert [offset for _, offset in found] == list(range(1, 11))
+
+
 def test_the_fast_reader_is_the_usual_one():
     assert type(records(batch(0, ["a"]))._records.next_batch()).__module__.startswith("aiokafka.record._crecords")

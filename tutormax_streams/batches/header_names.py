@@ -54,7 +54,7 @@ class _FetchedAgain(_MemoryRecordsPy):  # type: ignore[misc]
 
 
 class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
-    """Steps over what it gave out already, as aiokafka does in the first batch of every answer."""
+    """Steps over what it gave out already: aiokafka itself does so in the first batch of an answer only."""
 
     _records: Any
     _aborted_transactions: Any
@@ -77,7 +77,8 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
                 )
             self._records = _FetchedAgain(self._records.data)
             self._aborted_transactions, self._aborted_producers = aborted, set()
-            yield from super()._unpack_records()
+            first = self.next_fetch_offset  # goes back to the end of each batch that is read again
+            yield from (record for record in super()._unpack_records() if record.offset >= first)
 
 
 def read_any_header_name() -> None:
