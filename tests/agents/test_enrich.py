@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from models import homes, wire
-from models.enrichment import derived
-from models.events import Event, Origin, Validated
+from models.enrichment import DELAY, derived
+from models.events import Enriched, Event, Origin, Validated
 from models.facts import Barrier, Fact
 from models.fates import Accepted
 from models.parsing import Parser
@@ -19,7 +19,7 @@ from tests.agents.fakes import Record, batch
 from tests.agents.rigs import PARTITIONS, EnrichRig
 from tests.oracle import DAY_US, Payload
 from tests.pure_flow import KIND
-from tests.samples import NOW_US, bare, feedback_payload, session_payload, tutor_event_payload
+from tests.samples import NOW_US, bare, feedback_payload, session_payload, tutor_event_payload, tutor_payload
 
 
 def validated(topic: str, payload: Payload, offset: int = 0) -> Validated:
@@ -36,8 +36,12 @@ async def rig_of(*entries: bytes) -> EnrichRig:
     return rig
 
 
+def enriched(rig: EnrichRig) -> list[Enriched]:
+    return [entry for record in entries(rig, "enriched") for entry in wire.unpack_enriched(record).events]
+
+
 def winners(rig: EnrichRig) -> list[Event]:
-    return [enriched.event for record in entries(rig, "enriched") for enriched in wire.unpack_enriched(record).events]
+    return [entry.event for entry in enriched(rig)]
 
 
 def entries(rig: EnrichRig, topic: str) -> Sequence[bytes]:
@@ -169,6 +173,28 @@ async def test_the_delay_of_feedback_that_came_before_its_session_is_told_when_t
     await rig.feed(batch([Record("validated", 0, 1, session)]))
     delays = [delay for record in entries(rig, "enriched") for delay in wire.unpack_enriched(record).delays]
     assert [(delay.session_id, delay.feedback_delay_hours) for delay in delays] == [("s1", 2.5)]
+
+
+async def test_warnings_stay_on_the_event_and_what_follows_from_it_joins_them():
+    """Nobody behind topic `enriched` reads either: they are for others, and only this test would miss them."""
+    start_us = NOW_US - DAY_US
+    odd = {
+        "tutors": tutor_payload("t1", NOW_US, age=99),
+        "sessions": session_payload("s1", "t1", start_us, start_us, duration_minutes=37),
+        "feedback": feedback_payload("f1", "s1", "t1", 2, start_us + 9_000_000_000, would_recommend=True),
+        "tutor-events": tutor_event_payload("e1", "t1", "login", NOW_US + 1),
+    }
+    told = [validated(topic, payload) for topic, payload in odd.items()]
+    assert all(one.warnings for one in told)
+    rig = await rig_of(wire.pack_validated(told))
+    found = {type(one.event): one for one in enriched(rig)}
+    for one in told:
+        expected = derived(one.event, NOW_US)
+        assert bool(expected) == (one.origin.topic != "tutor-events")
+        if one.origin.topic == "feedback":
+            expected[DELAY] = 2.5
+        came = found[type(one.event)]
+        assert (came.derived, came.warnings, came.origin) == (expected, one.warnings, one.origin)
 
 
 async def test_a_session_that_moved_leaves_its_old_tutor():
