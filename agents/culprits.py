@@ -2,7 +2,7 @@
 
 A step works on many at once, which is why it is quick. When that raises, it is done again one by one. What the world
 raises (Kafka, disks, time, a partition that left) is no content's fault and passes; so does what every single one of
-many raises, because then it is ours.
+many raises alike, because then it is ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ async def one_by_one(
     many: Sequence[T], work: Callable[[list[T]], Awaitable[R]], failure: Exception
 ) -> tuple[list[R], list[tuple[T, Exception]]]:
     """What `work` came to for each of `many`, and those that make it raise. `failure` is what it raised for all of them
-    together, and is raised again if none of many passes."""
+    together, and is raised again if none of many passes and they all raise exceptions of one type."""
     done: list[R] = []
     culprits: list[tuple[T, Exception]] = []
     for one in many:
@@ -30,6 +30,6 @@ async def one_by_one(
             done.append(await work([one]))
         except OF_CONTENT as exc:
             culprits.append((one, exc))
-    if not done and len(many) >= SURELY_OURS:
+    if not done and len(many) >= SURELY_OURS and len({type(exc) for _, exc in culprits}) == 1:
         raise failure
     return done, culprits

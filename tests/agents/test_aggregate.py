@@ -234,6 +234,19 @@ async def test_what_each_of_many_facts_raises_is_no_facts_fault_and_each_of_a_fe
     assert bench.letters.by_place == refused
 
 
+async def test_many_facts_of_which_each_raises_something_else_are_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """One failure of ours would look alike in all of them."""
+
+    def stored(fact: Any) -> Any:
+        raise (KeyError if fact.tutor_id == "t0" else ZeroDivisionError)
+
+    monkeypatch.setattr(stored_facts, "stored", stored)
+    await bench.tell(0, *(fact for number in range(SURELY_OURS) for fact in known(f"t{number}")))
+    assert bench.counts.counted["dead_letters", "facts", "merge"] == SURELY_OURS
+
+
 async def test_the_queue_of_what_is_due_stays_as_short_as_the_list_of_tutors(bench: Bench):
     for second in range(300):
         await bench.tell(second, *known("t1"), *held("t2"))
