@@ -125,7 +125,7 @@ class Topics:
             "delete.retention.ms": str(DAY_MS),
         }
         return [
-            *(Plan(self.raw(name), None, "delete", week) for name in RAW),
+            *(Plan(self.raw(name), None, "delete", week | append_time) for name in RAW),
             Plan(self.validated, partitions, "delete", week | large | append_time),
             Plan(self.enriched, partitions, "delete", week | large | append_time),
             Plan(self.facts, partitions, "delete", week | large | append_time),
@@ -248,8 +248,9 @@ async def _faults(admin: AIOKafkaAdminClient, settings: Settings, plans: list[Pl
 def _odd_configs(plan: Plan, found: Mapping[str, str]) -> list[str]:
     """A sentence for each setting of a topic, as far as the broker tells it, under which we would lose records."""
     exactly = {"cleanup.policy": plan.cleanup}
-    if (kind := plan.configs.get(TIMESTAMPS)) is not None:
-        exactly[TIMESTAMPS] = kind
+    # A raw topic that somebody else made may keep the times of its producers, who may well set them right.
+    if plan.partitions is not None and TIMESTAMPS in plan.configs:
+        exactly[TIMESTAMPS] = plan.configs[TIMESTAMPS]
     odd = [(name, needed) for name, needed in exactly.items() if found.get(name, needed) != needed]
     least = int(plan.configs.get(LARGEST, 0))
     if int(found.get(LARGEST, least)) < least:

@@ -139,6 +139,16 @@ async def test_a_topic_under_whose_settings_records_would_be_lost_is_refused(
     assert f"--alter --topic {name}" in str(refused.value), "and how to mend it"
 
 
+async def test_a_raw_topic_that_producers_made_may_keep_their_times(deploy: Deploy):
+    deployment = deploy()
+    settings = deployment.settings
+    async with kafka.admin_client(settings) as admin:
+        created = {topics.TIMESTAMPS: "CreateTime"}
+        await topics.create(admin, settings, [topics.Plan(deployment.topics.raw("tutors"), 2, "delete", created)])
+    assert deployment.topics.raw("tutors") not in await topics.ensure(settings)
+    assert await topics.check(settings) == []
+
+
 async def test_fewer_replicas_than_the_setting_asks_for_are_refused(deploy: Deploy):
     settings = deploy().settings
     await topics.ensure(settings)

@@ -7,7 +7,7 @@ import time
 from tests.flow.driver import Deployment, eventually
 from tests.flow.processes import Worker
 from tests.oracle import DAY_US
-from tests.samples import session_payload, tutor_payload
+from tests.samples import bare, session_payload, tutor_payload
 from tutormax_streams import kafka
 
 
@@ -25,6 +25,25 @@ async def test_a_parked_session_and_its_way_to_its_row_are_counted_and_measured(
     assert worker.metric("sink_seconds_count", sink="persist") > 0
     assert worker.metric("sink_seconds_count", sink="flush") > 0
     assert b"\ntutormax_oldest_uncommitted_seconds " in (worker.get("/metrics") or b"")
+
+
+async def test_freshness_counts_from_the_brokers_time_whatever_time_a_producer_sets(living: Deployment, worker: Worker):
+    """Or none. Kafka, too, deletes by it: records of ten days ago might be gone before anybody has read them."""
+    await living.quiet()
+    count, total = (worker.metric(f"freshness_{name}") for name in ("count", "sum"))
+    began, tutors = time.time(), living.topics.raw("tutors")
+    async with living.producer() as producer:
+        for number, time_ms in enumerate((int(began * 1000) - 10 * DAY_US // 1000, -1)):
+            payload = tutor_payload(f"stamped-{number}", int(began * 1e6) - DAY_US)
+            living.payloads["tutors"].append(payload)
+            await producer.send_and_wait(tutors, bare(payload), timestamp_ms=time_ms)
+    await living.assert_right()
+    measured = worker.metric("freshness_count") - count
+    assert measured >= 2, "of rows of both tutors"
+    assert 0 < worker.metric("freshness_sum") - total < measured * (time.time() - began)
+    stamped = [record.timestamp / 1000 for record in await living.read(tutors) if b"stamped-" in record.value]
+    assert len(stamped) == 2
+    assert all(began - 1 < at < time.time() + 1 for at in stamped)
 
 
 async def test_kafka_knows_the_worker_by_its_name_so_that_a_restart_moves_no_partition(
