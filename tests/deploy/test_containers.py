@@ -12,6 +12,7 @@ import tempfile
 import threading
 import tomllib
 import venv
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.flow.processes import Worker
 from tutormax_streams import environment
 from tutormax_streams.embedded import ApacheKafka
 from tutormax_streams.embedded.server import free_port
@@ -176,54 +178,67 @@ print(package.__file__)
 """
 
 
-@pytest.mark.slow
-def test_the_wheel_runs_from_a_clean_environment_in_an_empty_directory(empty_postgres: str) -> None:
-    """What the Dockerfile does: dependencies by pip, our wheel, no source tree in sight."""
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Path]:
+    """The programs of a clean environment that has what the Dockerfile installs: dependencies by pip, our wheel."""
     with tempfile.TemporaryDirectory() as name:
-        tmp_path = Path(name)
-        subprocess.run(
-            [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
-            check=True,
+        home = Path(name)
+        wheel_of = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(home), str(ROOT)]
+        subprocess.run(wheel_of, check=True, capture_output=True)
+        (wheel,) = home.glob("*.whl")
+        venv.create(home / "venv", with_pip=True)
+        programs = home / "venv" / "bin"
+        quietly = ["--quiet", "--no-compile", "--disable-pip-version-check"]
+        subprocess.run([programs / "python", "-m", "pip", "install", *quietly, wheel], check=True)
+        yield programs
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_from_a_clean_environment_in_an_empty_directory(
+    installed: Path, empty_postgres: str, tmp_path: Path
+) -> None:
+    """No source tree in sight."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["TUTORMAX_DATABASE_URL"] = empty_postgres
+
+    def ran(*command: str) -> str:
+        done = subprocess.run(
+            [installed / command[0], *command[1:]],
+            cwd=tmp_path,
+            env=environment,
             capture_output=True,
+            text=True,
+            check=False,
         )
-        (wheel,) = tmp_path.glob("*.whl")
-        venv.create(tmp_path / "venv", with_pip=True)
-        bin_directory = tmp_path / "venv" / "bin"
-        subprocess.run(
-            [
-                bin_directory / "python",
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--no-compile",
-                "--disable-pip-version-check",
-                wheel,
-            ],
-            check=True,
-        )
-        empty = tmp_path / "empty"
-        empty.mkdir()
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment["TUTORMAX_DATABASE_URL"] = empty_postgres
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-        def ran(*command: str) -> str:
-            done = subprocess.run(
-                [bin_directory / command[0], *command[1:]],
-                cwd=empty,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
-            return done.stdout
+    assert "worker" in ran("tutormax-streams", "--help")
+    assert Path(ran("python", "-c", IMPORT_ALL).strip()).is_relative_to(installed.parent), (
+        "every module, extras not installed"
+    )
+    made = ran("tutormax-streams", "database", "ensure")  # which reads SQL files out of the wheel
+    assert "created tutor_performance_metrics" in made
+    assert made.endswith("the database is as it must be\n")
+    assert list(tmp_path.iterdir()) == [], "importing and asking for help leave nothing behind"
 
-        assert "worker" in ran("tutormax-streams", "--help")
-        assert Path(ran("python", "-c", IMPORT_ALL).strip()).is_relative_to(tmp_path), (
-            "every module, extras not installed"
-        )
-        made = ran("tutormax-streams", "database", "ensure")  # which reads SQL files out of the wheel
-        assert "created tutor_performance_metrics" in made
-        assert made.endswith("the database is as it must be\n")
-        assert list(empty.iterdir()) == [], "importing and asking for help leave nothing behind"
+
+@pytest.mark.slow
+async def test_a_worker_of_the_wheel_gets_ready_and_ends_when_it_is_told_to(
+    installed: Path, kafka: str, topic_prefix: str, postgres: str, tmp_path: Path
+) -> None:
+    given = {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "KAFKA_PARTITIONS": "2",
+        "KAFKA_TOPIC_PREFIX": topic_prefix,
+        "TUTORMAX_APP_ID": topic_prefix.rstrip("."),
+        "TUTORMAX_DATABASE_URL": postgres,
+        "PYTHONPATH": "",
+    }
+    worker = Worker("of-the-wheel", tmp_path, given, [str(installed / "tutormax-streams"), "worker"])
+    worker.start()
+    try:
+        await worker.until_ready()
+        assert await worker.stop() == 0
+    finally:
+        worker.kill()

@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,11 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 class Worker:
     """A replica with a name, a port and a data directory of its own, which outlive its processes."""
 
-    def __init__(self, name: str, home: Path, given: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, home: Path, given: Mapping[str, str], program: Sequence[str] = tuple(command("worker"))
+    ) -> None:
         self.name = name
+        self._program = program
         self.data = home / f"{name}-data"
         self.log = home / f"{name}.log"
         self.port = free_port()
@@ -90,7 +93,7 @@ class Worker:
         with self.log.open("ab") as log:
             self._started_at_line = len(self.log.read_text(errors="replace").splitlines())
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, *command("worker")],
+                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, *self._program],
                 env={**self._environment, **changes},
                 cwd=self.log.parent,
                 stdin=subprocess.DEVNULL,
