@@ -55,6 +55,14 @@ async def assert_refused(deployment: Deployment, *words: str, code: int = STATE)
         assert word in str(refused.value)
 
 
+async def assert_an_operator_meets(deployment: Deployment, code: int) -> None:
+    """A worker's process ends with this code, and with one sentence that names the way out."""
+    ended, words = await asyncio.to_thread(deployment.refused)
+    assert ended == code, words
+    assert_one_sentence(words)
+    assert "tutormax-streams rebuild" in words
+
+
 async def assert_rebuilt(
     deployment: Deployment, report: Callable[[Progress], None] = lambda progress: None
 ) -> Progress:
@@ -113,9 +121,7 @@ async def a_deleted_changelog(deploy: Deploy) -> None:
     deployment = await with_history(deploy, 11)
     await make_anew(deployment, deployment.topics.changelogs[0], create=False)
     await assert_refused(deployment, deployment.topics.changelogs[0], "emptied")
-    code, words = await asyncio.to_thread(deployment.refused)  # and as an operator meets it
-    assert code == STATE
-    assert_one_sentence(words)
+    await assert_an_operator_meets(deployment, STATE)
     await assert_rebuilt(deployment)
 
 
@@ -163,6 +169,7 @@ async def another_number_of_partitions(deploy: Deploy) -> None:
     deployment = await with_history(deploy, 13)
     deployment.change_partitions(6)
     await assert_refused(deployment, "4 partitions", "KAFKA_PARTITIONS is 6", code=KAFKA)
+    await assert_an_operator_meets(deployment, KAFKA)
     await assert_rebuilt(deployment)
 
 
