@@ -58,7 +58,7 @@ def assert_one_sentence(words: str) -> None:
 async def test_workers_that_begin_a_deployment_together_all_start(deploy: Deploy):
     """As `docker compose up --scale worker=3` does on its first day."""
     deployment = deploy()
-    workers = [deployment.worker(TUTORMAX_ROLES="sink") for _ in range(3)]
+    workers = [deployment.worker() for _ in range(3)]
     for worker in workers:
         worker.start()
     await asyncio.gather(*(worker.until_ready() for worker in workers))
