@@ -5,6 +5,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# By another name: a line of a recipe that says $(MAKE) itself is run even under `make -n`, all of it.
+AGAIN := $(MAKE) --no-print-directory
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint newcomer test-long faults soak bench format clean
@@ -22,7 +24,7 @@ test: $(INSTALLED) ## everything: style, types, imports, then all tests on real 
 ifeq ($(ARGS),)
 	@logs=$$(mktemp -d); beside=; failed=0; \
 	  trap 'kill $$beside 2>/dev/null; rm -rf "$$logs"' EXIT; trap 'exit 130' INT TERM; \
-	  nice -n 10 $(MAKE) --no-print-directory lint >"$$logs/lint" 2>&1 & beside="$$beside $$!"; \
+	  nice -n 10 $(AGAIN) lint >"$$logs/lint" 2>&1 & beside="$$beside $$!"; \
 	  nice -n 10 $(BIN)/pytest tests/models >"$$logs/models" 2>&1 & beside="$$beside $$!"; \
 	  $(BIN)/pytest tests --ignore tests/models --ignore tests/flow --ignore tests/faults >"$$logs/others" 2>&1 & beside="$$beside $$!"; \
 	  $(BIN)/pytest $(FLOW_BESIDE) >"$$logs/flow" 2>&1 & beside="$$beside $$!"; \
@@ -31,7 +33,7 @@ ifeq ($(ARGS),)
 	  for log in lint models others flow; do echo "beside them:"; cat "$$logs/$$log"; done; \
 	  $(BIN)/pytest tests/faults || failed=1; exit $$failed
 else
-	@$(MAKE) --no-print-directory lint
+	@$(AGAIN) lint
 	$(BIN)/pytest $(ARGS)
 endif
 

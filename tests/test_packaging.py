@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -48,6 +49,20 @@ def test_the_wheel_contains_exactly_our_packages(tmp_path: Path) -> None:
     expected = {str(path.relative_to(ROOT)) for path in tracked() if path.relative_to(ROOT).parts[0] in PACKAGES}
     assert expected <= shipped
     assert "tutormax_streams/embedded/pom.xml" in shipped
+
+
+def test_make_n_says_what_it_would_do_and_does_nothing(tmp_path: Path) -> None:
+    """There is nothing in this VENV that could be run."""
+    done = subprocess.run(
+        ["make", "-n", "test", f"VENV={tmp_path}"],
+        cwd=ROOT,
+        env=os.environ | {"MAKEFLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/bin/pytest tests/flow" in done.stdout
 
 
 def test_the_drawing_of_the_layers_names_every_module_of_the_top_layer() -> None:
