@@ -1,10 +1,11 @@
 """Events per worker CPU second: `python -m benchmarks.throughput [--events 100000] [--roles stream] [--roles stream,sink]`.
 
-All events stand in Kafka before the worker starts, so it always has as much as it can take. One worker process works
-them off; it is done when every group has committed every record of its topics and the last metrics have been published
-and, with the sink, written. Counted is the process's CPU time (user and system, all threads) from the first batch of
-raw records until then: imports, checks and joining the group are left out, waiting for the end to be noticed (about
-1.5 s of an idle worker) is not. What came out is compared with the oracle before anything is printed.
+All events (tutors, sessions and feedback; no tutor events) stand in Kafka before the worker starts, so it always has as
+much as it can take. One worker process works them off; it is done when every group has committed every record of its
+topics and the last metrics have been published and, with the sink, written. Counted is the process's CPU time (user and
+system, all threads) from the first batch of raw records until then: imports, checks and joining the group are left out,
+waiting for the end to be noticed (about 1.5 s of an idle worker) is not. What came out is compared with the oracle
+before anything is printed.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Throughput:
         return [
             f"{self.roles}: {self.events_per_cpu_second:,.0f} events per worker CPU second",
             (
-                f"  {self.events:,} events of {self.mean_event_bytes:.0f} bytes on average, {self.tutors} tutors x {DAYS} "
-                f"days, {self.partitions} partitions"
+                f"  {self.events:,} events ({', '.join(KINDS)}) of {self.mean_event_bytes:.0f} bytes on average, "
+                f"{self.tutors} tutors x {DAYS} days, {self.partitions} partitions"
             ),
             (
                 f"  {self.cpu_seconds:.2f} CPU s in {self.wall_seconds:.1f} s, after {self.start_up_cpu_seconds:.2f} CPU s "
