@@ -35,9 +35,8 @@ __all__ = ["REASONS", "Accepted", "Parser", "Rejected"]
 
 _ENVELOPE_KEYS: Final = ("id", "timestamp", "channel", "data", "checksum")
 _MAX_FAULTS: Final = 10
-LARGEST_VALUE_BYTES: Final = (8 << 20) - (
-    64 << 10
-)  # so that the event, or its dead letter, fits into 8 MiB with headers
+# So that the event, or its dead letter, fits into 8 MiB with headers.
+LARGEST_VALUE_BYTES: Final = (8 << 20) - (64 << 10)
 
 _Fields: TypeAlias = Callable[[object], Any]
 _Rules: TypeAlias = Callable[[Any, int, tzinfo], Accepted | Rejected]

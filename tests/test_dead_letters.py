@@ -17,7 +17,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from typer.testing import CliRunner, Result
 
 from models.events import Origin
-from models.parsing import Parser
+from models.parsing import LARGEST_VALUE_BYTES, Parser
 from tests.samples import NOW_US, bare, enveloped, session_payload
 from tutormax_streams.cli import app
 from tutormax_streams.dead_letters import (
@@ -32,7 +32,7 @@ from tutormax_streams.dead_letters import (
 )
 from tutormax_streams.refusals import KEPT_BYTES, DeadLetterBox
 from tutormax_streams.settings import Settings
-from tutormax_streams.topics import LARGEST_BYTES, LARGEST_RAW_BYTES, Topics
+from tutormax_streams.topics import LARGEST_BYTES, Topics
 
 LETTER = Letter(
     source=Place("sessions", 3, 120),
@@ -283,8 +283,8 @@ async def letter_of(value: bytes, key: bytes | None = None, headers: Any = ()) -
 
 
 async def test_the_largest_value_that_a_raw_topic_may_hold_is_kept_whole():
-    sent = await letter_of(b"x" * LARGEST_RAW_BYTES, b"key", [("trace", None), ("mine", b"1")])
-    assert len(sent.value) == LARGEST_RAW_BYTES
+    sent = await letter_of(b"x" * LARGEST_VALUE_BYTES, b"key", [("trace", None), ("mine", b"1")])
+    assert len(sent.value) == LARGEST_VALUE_BYTES
     assert (sent.key, sent.headers["content"]) == (b"key", b"original")
     assert (sent.headers["source-trace"], sent.headers["source-mine"]) == (None, b"1")
 

@@ -151,7 +151,9 @@ async def _from_the_beginning(
         client.pause(*unread)  # only of the first in a request is a batch given that is larger than what was asked for
         for tp in sorted(unread):
             client.resume(tp)
-            position, heard = -1, time.monotonic()
+            position, heard = await client.position(tp), time.monotonic()
+            if position >= ends[tp][1]:  # all of it is gone: nothing would come
+                unread.discard(tp)
             while tp in unread:
                 if records := (await client.getmany(tp, timeout_ms=2000)).get(tp):
                     yield tp, records

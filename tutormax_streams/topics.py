@@ -20,7 +20,6 @@ from tutormax_streams.settings import Settings
 DAY_MS = 86_400_000
 RAW = ("tutors", "sessions", "feedback", "tutor-events")
 LARGEST_BYTES = 8 << 20  # of records of our own topics, dead letters too
-LARGEST_RAW_BYTES = LARGEST_VALUE_BYTES
 LARGEST, TIMESTAMPS = "max.message.bytes", "message.timestamp.type"
 CREATION_SECONDS = 60.0
 
@@ -255,8 +254,8 @@ def _odd_configs(plan: Plan, found: Mapping[str, str]) -> list[str]:
     least = int(plan.configs.get(LARGEST, 0))
     if int(found.get(LARGEST, least)) < least:
         odd.append((LARGEST, str(least)))
-    if plan.partitions is None and int(found.get(LARGEST, 0)) > LARGEST_RAW_BYTES:  # its dead letter would not fit
-        odd.append((LARGEST, str(LARGEST_RAW_BYTES)))
+    if plan.partitions is None and int(found.get(LARGEST, 0)) > LARGEST_VALUE_BYTES:  # its dead letter would not fit
+        odd.append((LARGEST, str(LARGEST_VALUE_BYTES)))
     return [
         f"topic {plan.name} has {name}={found[name]}, but needs {needed}: "
         f"kafka-configs.sh --alter --topic {plan.name} --add-config {name}={needed}"

@@ -122,7 +122,8 @@ async def test_a_recovery_that_was_cut_short_accuses_no_changelog(cut_short_by: 
     """Faust takes it for complete: workers ended with the advice to rebuild when others came in these seconds."""
     table: Any = marked_table()
     await rebalanced(table, 0)
-    recovery = ImpatientRecovery(table.app, {table.name: table})
+    tables: Any = {table.name: table}
+    recovery = ImpatientRecovery(table.app, tables)
     with pytest.raises(ChangelogMadeAnew):
         await recovery._wait(recovery.on_recovery_completed(table.app.consumer_generation_id))
     generation = table.app.consumer_generation_id

@@ -177,13 +177,18 @@ sys.stdin.read()
 """
 
 
-def test_a_directory_in_use_by_another_process_is_refused_too(tmp_path: Path):
+@pytest.mark.parametrize("mark", [None, "a.db.opening", "a.db.damaged"])
+def test_a_directory_in_use_by_another_process_is_refused_too(tmp_path: Path, mark: str | None):
+    """Also where a mark says to begin anew: it may be of one that was killed before it was refused."""
     command = [sys.executable, "-c", HOLDING, str(tmp_path / "a.db")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
+        if mark is not None:
+            (tmp_path / mark).touch()
         with pytest.raises(RuntimeError, match="is in use by another worker"):
             open_rocks(tmp_path / "a.db")
+        assert (tmp_path / "a.db" / "CURRENT").exists()
         assert holder.stdin is not None
         holder.stdin.close()
 

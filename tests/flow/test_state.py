@@ -107,8 +107,9 @@ async def commit(deployment: Deployment, place: TopicPartition, offset: int) -> 
     """As the group of the stream, once nobody belongs to it any more."""
     group = deployment.settings.stream_group
     async with kafka.admin_client(deployment.settings) as admin:
-        while await kafka.group_has_members(admin, group):  # noqa: ASYNC110 - until sessions of the stopped have timed out
-            await asyncio.sleep(0.2)
+        async with asyncio.timeout(60):
+            while await kafka.group_has_members(admin, group):  # noqa: ASYNC110 - until sessions of the stopped time out
+                await asyncio.sleep(0.2)
     async with kafka.consumer(deployment.settings, group=group) as client:
         client.assign([place])
         await client.commit({place: offset})

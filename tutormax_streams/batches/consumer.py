@@ -5,11 +5,10 @@
 3. What was fetched and not delivered is sought again at once. The offset expected next starts at the *committed* one,
    never at the fetcher's position: a fetch already running in the consumer's thread moves that.
 4. A record that does not follow its predecessor causes one re-seek; a real hole (retention, compaction, transaction
-   markers) shows itself the same twice and is then accepted and reported.
+   markers) shows itself the same twice and is then accepted and reported. At the end of a log none shows itself: the
+   client's position there, twice, does, and then the rest is not behind.
 5. A partition with `max_in_flight` unfinished batches is not fetched, so a slow one never stands in others' way.
 6. Work that has begun goes first: raw topics are read when nothing waits in packed ones.
-
-   At the end of a log nothing shows a hole: the client's position there, twice, does, and then the rest is not behind.
 
 Known weakness: a topic written in transactions costs one re-seek per transaction marker.
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import logging
 import os
 import shutil
@@ -182,20 +183,32 @@ class RocksShelf:
         self._opening = path.with_name(f"{path.name}.opening")
         self.offset: int | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self._damaged.exists():
-            self._begin_anew("it was found damaged")
-        elif self._opening.exists():
-            self._begin_anew("the process that opened it last came to its end over that")
+        in_use = f"{path} is in use by another worker: give every worker its own TUTORMAX_DATA_DIR"
+        if (is_damaged := self._damaged.exists()) or self._opening.exists():
+            if self._is_held():
+                raise RuntimeError(in_use)
+            self._begin_anew(
+                "it was found damaged" if is_damaged else "the process that opened it last came to its end over that"
+            )
         try:
             with self._watched():
                 self._open(memory)
         except Exception as exc:  # rocksdict raises plain Exception for damage and for a held lock alike
             if "/LOCK:" in str(exc):
-                raise RuntimeError(
-                    f"{path} is in use by another worker: give every worker its own TUTORMAX_DATA_DIR"
-                ) from exc
+                raise RuntimeError(in_use) from exc
             self._begin_anew(str(exc))
             self._open(memory)
+
+    def _is_held(self) -> bool:
+        """Whether another process has it open, or is opening it: RocksDB locks this file before anything else."""
+        try:
+            with open(self.path / "LOCK", "rb+") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
