@@ -14,6 +14,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
+from models.metrics import WindowInputs, WindowMetrics, metrics_updated, window_metrics
 from tests.web.test_access import KEY, STAFF, Users, signed
 from tutormax_streams.postgres.stored_figures import StoredFigures, StoredTutor
 from tutormax_streams.telemetry import Telemetry
@@ -31,26 +32,40 @@ ROW = dict.fromkeys(DECIMALS, 0) | {"performance_tier": "Strong", "sessions_comp
 
 
 class Elsewhere:
-    """Owners that hold nothing, and say who does."""
+    """Owners that hold nothing, and say who does; with `profiles` by tutor they hold every tutor."""
 
     url_of_owner: URL | None = None
+    profiles: dict[str, str] | None = None
 
     def current(self, tutor_id: str) -> Any:
-        raise NotHere
+        if self.profiles is None:
+            raise NotHere
+        windows = {
+            name: window_metrics(name, name, WindowInputs(), "normalized", login_known=False) for name in WINDOWS
+        }
+        name = self.profiles.get(tutor_id)
+        return metrics_updated(tutor_id, windows, as_of_us=NOW_US, epoch=1, position=1, tutor_name=name)
 
-    trend = current
+    def trend(self, tutor_id: str, window: str, instants_us: list[int]) -> list[WindowMetrics]:
+        return [self.current(tutor_id).windows[window] for _ in instants_us]
 
     def url(self, tutor_id: str) -> URL | None:
         return self.url_of_owner
 
 
 class Rows:
-    """The committed rows of one tutor."""
+    """Committed: all of t1, of t3 nothing but who it is, of t4 one window."""
 
     async def tutors(self, tutor_ids: list[str]) -> dict[str, StoredTutor]:
-        instants = dict.fromkeys(WINDOWS, NOW_US - 1_500_000)
-        stored = StoredTutor("t1", "Ada", "active", NOW_US - 1_500_000, dict.fromkeys(WINDOWS, ROW), instants)
-        return {"t1": stored} if "t1" in tutor_ids else {}
+        at_us = NOW_US - 1_500_000
+        stored = [
+            StoredTutor(
+                tutor_id, name, "active", at_us if windows else None, dict.fromkeys(windows, ROW),
+                dict.fromkeys(windows, at_us),
+            )
+            for tutor_id, name, windows in (("t1", "Ada", WINDOWS), ("t3", "Sue", ()), ("t4", "Bea", ("7day",)))
+        ]  # fmt: skip
+        return {tutor.tutor_id: tutor for tutor in stored if tutor.tutor_id in tutor_ids}
 
     async def prediction(self, tutor_id: str) -> None:
         return None
@@ -117,17 +132,34 @@ async def test_an_owner_that_never_answers_costs_its_deadline_and_no_more(pair: 
     async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
         worker.owners.url_of_owner = URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         answers = await asyncio.gather(
-            *(worker.ask(f"/tutors/t1/{path}") for path in ("metrics", "performance", "metrics?max_age=1", "trends"))
+            *(worker.ask(f"/tutors/t1/{path}") for path in ("metrics", "performance", "metrics?max_age=1", "trends")),
+            *(worker.ask(f"/tutors/t2/{path}") for path in ("metrics", "performance", "trends")),
         )
         ended.set()
-    (status, metrics, _), (also, performance, _), (too_old, _, _), (no_history, _, _) = answers
+    (status, metrics, _), (also, performance, _), (too_old, _, _), (no_history, _, _), *unknown = answers
     assert (status, metrics["source"], metrics["age_seconds"]) == (200, "database", 1.5)
     assert metrics["metrics"]["sessions_completed"] == 7
     assert (also, performance["source"], performance["performance_tier"]) == (200, "database", "Strong")
     assert (too_old, no_history) == (503, 503), "rows are 1.5 s old, and nobody else has the history"
+    assert [status for status, _, _ in unknown] == [503] * 3, "it may be in the stream and not committed yet"
     assert len(came) == len(answers), "each asks the owner once"
     for _, _, seconds in answers:
         assert FORWARD_SECONDS - 0.1 < seconds < FORWARD_SECONDS + 2, "the deadline, and the rest on a busy machine"
+
+
+async def test_who_is_not_known_is_known_of_the_owner_alone(pair: tuple[Worker, Worker]):
+    """Whom no row names may be in the stream already, and who has no figures in a row may have some there."""
+    worker, owner = pair
+    for tutor_id in ("t2", "t3", "t4"):
+        for path in ("metrics", "performance", "metrics?max_age=60"):
+            status, body, _ = await worker.ask(f"/tutors/{tutor_id}/{path}")
+            assert (status, body["success"]) == (503, False), (tutor_id, path, body)
+    assert (await worker.ask("/tutors/t4/metrics?window=7day"))[0] == 200, "a row is a row"
+    owner.owners.profiles = {"t1": "Ada"}
+    for path in ("metrics", "performance", "trends"):
+        assert (await worker.ask(f"/tutors/t2/{path}"))[0] == 404, "the owner has heard nothing of it, and no row has"
+    status, body, _ = await worker.ask("/tutors/t3/metrics")
+    assert (status, body["metrics"], body["tutor_name"]) == (200, None, "Sue"), "the platform's, and without a figure"
 
 
 async def test_two_workers_that_take_each_other_for_the_owner_ask_once(pair: tuple[Worker, Worker]):

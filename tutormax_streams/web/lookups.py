@@ -4,7 +4,8 @@
    under a deadline, with the caller's own token.
 2. Where the owner cannot answer (it recovers, cannot be reached, or is not known), the committed rows do, and the answer
    says so. `max_age` refuses what is older.
-3. Nobody answers from part of the history, and nobody makes up a zero: no row means null and a message.
+3. Nobody answers from part of the history, and nobody makes up a zero. Only where the owner itself has been told of no
+   such tutor does no row mean 404, or null and a message.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ DAY_US: Final = 86_400_000_000
 CHURN_SECONDS: Final = 0.5
 AWAY_US: Final = 10_000_000
 UNKNOWN_CHURN: Final = {"churn": None, "churn_message": "not known now, PostgreSQL does not answer"}
+UNHEARD: Final = "no row of it is committed, and the owner of this tutor's state does not answer"
 
 Shape = Callable[[Found, int], dict[str, Any]]
 Aside = Callable[[str], Awaitable[dict[str, Any]]]
@@ -117,9 +119,9 @@ class Lookups:
                 return forwarded
             if HOPS in request.headers:
                 return self._later("this worker does not hold the tutor's state")
-            return await self._from_rows(tutor_id, shape, max_age, aside)
+            return await self._from_rows(tutor_id, shape, max_age, aside, owner_knows_nobody=False)
         if update.tutor_name is None:  # no event told who it is, but the platform may have written it into its table
-            return await self._from_rows(tutor_id, shape, max_age, aside)
+            return await self._from_rows(tutor_id, shape, max_age, aside, owner_knows_nobody=True)
         self._telemetry.count("lookups", source="stream")
         besides = await aside(tutor_id) if aside else {}
         return json_answer({**shape(Found.of(update), self._clock()), **besides})
@@ -149,17 +151,22 @@ class Lookups:
         headers = {name: response.headers[name] for name in ("Retry-After",) if name in response.headers}
         return web.Response(body=body, status=response.status, content_type=response.content_type, headers=headers)
 
-    async def _from_rows(self, tutor_id: str, shape: Shape, max_age: float | None, aside: Aside | None) -> web.Response:
+    async def _from_rows(
+        self, tutor_id: str, shape: Shape, max_age: float | None, aside: Aside | None, *, owner_knows_nobody: bool
+    ) -> web.Response:
+        """Unless `owner_knows_nobody` of that id, what is not in a row may be in the stream, and is not denied."""
         try:
             stored = (await self._stored.tutors([tutor_id])).get(tutor_id)
         except SinkUnavailable as away:
             logger.info("PostgreSQL does not answer: %s", away)
             return self._later("neither the owner of this tutor's state nor PostgreSQL answers")
         if stored is None:
-            return self._unknown(tutor_id)
+            return self._unknown(tutor_id) if owner_knows_nobody else self._later(UNHEARD)
         now_us = self._clock()
         answer = shape(Found.of_rows(stored), now_us)
         age = answer.get("age_seconds")  # of the window asked for, not of the oldest row
+        if not owner_knows_nobody and (age is None or None in answer.get("windows", {}).values()):
+            return self._later(UNHEARD)
         if max_age is not None and (age is None or age > max_age):
             return self._later("no figures are at hand" if age is None else f"the figures at hand are {age:.1f} s old")
         self._telemetry.count("lookups", source="database")
