@@ -201,3 +201,29 @@ async def test_what_the_owner_refuses_is_refused_and_nobody_is_let_in_by_the_hea
         async with client.get(url, headers={HOPS: "1"}) as response:
             assert response.status == 401
     assert other.heard == []
+
+
+@pytest.mark.parametrize(
+    "target", ["/tutors/{}/metrics?of=%2e&a=b%26c", "http://elsewhere/tutors/{}/metrics?of=%2e&a=b%26c"]
+)
+@pytest.mark.parametrize("named", ["..", "%2e%2E", "a%2Fb"])
+async def test_the_owner_is_asked_for_what_was_asked_and_for_nothing_beside_it(
+    pair: tuple[Worker, Worker], target: str, named: str
+):
+    """Dots in a path lead nowhere, not even to what the owner shows everyone; a whole URL is as good as a path."""
+    one, _ = pair
+
+    async def any_path(request: web.Request) -> web.Response:
+        return web.json_response(request.raw_path)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", any_path)
+    async with TestServer(app) as owner:
+        one.owners.url_of_owner = owner.make_url("/")
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.server.port)
+        head = f"Host: x\r\nAuthorization: {BEARER['Authorization']}\r\nConnection: close"
+        writer.write(f"GET {target.format(named)} HTTP/1.1\r\n{head}\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert json.loads(answer.rpartition(b"\r\n\r\n")[2]) == f"/tutors/{named}/metrics?of=%2e&a=b%26c"

@@ -17,6 +17,7 @@ from typing import Any, Final
 import aiohttp
 import faust
 from aiohttp import web
+from yarl import URL
 
 from agents.ports import SinkUnavailable
 from models.metrics import utc_text
@@ -139,7 +140,10 @@ class Lookups:
         passed = {name: request.headers[name] for name in ("Authorization", "Cookie") if name in request.headers}
         try:
             async with self._client.get(
-                url.join(request.rel_url), headers={**passed, HOPS: "1"}, allow_redirects=False
+                # As it came: joining would follow dots in the path.
+                URL(f"{url.origin()}{request.rel_url.raw_path_qs}", encoded=True),
+                headers={**passed, HOPS: "1"},
+                allow_redirects=False,
             ) as response:
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError) as failure:
