@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ def made(kind: type[Any], **content: Any) -> Alert:
 
 FELL = made(alerts.TierChanged, window="30day", old_tier="Strong", new_tier="Needs Attention")
 ROSE = made(alerts.TierChanged, window="30day", old_tier="Developing", new_tier="Strong")
+BETTER = made(alerts.TierChanged, window="30day", old_tier="At Risk", new_tier="Needs Attention")
 CRITICAL = made(
     alerts.AlertRaised, window="30day", figure="avg_rating_stars", severity="critical", old_severity=None, value=2.9,
     threshold=3.0,
@@ -36,6 +38,7 @@ WORSE = made(alerts.ReschedulePattern, reschedules_7day_count=4, reschedules_14d
     [
         (FELL, "critical", "Fell to Needs Attention", "From Strong, over the last 30 days."),
         (ROSE, "info", "Rose to Strong", "From Developing, over the last 30 days."),
+        (BETTER, "info", "Rose to Needs Attention", "From At Risk, over the last 30 days."),
         (CRITICAL, "critical", "Rating 2.9 stars", "Critical: the threshold is 3 stars, over the last 30 days."),
         (CLEARED, "info", "No-shows well again", "Now 1. It had been warning."),
         (GONE, "info", "Engagement well again", "There is no figure any more. It had been critical."),
@@ -51,6 +54,18 @@ def test_people_read_what_happened(alert: Alert, severity: str, title: str, mess
     assert (shown["id"], shown["kind"], shown["tutor_id"], shown["at"]) == (alert.id, alert.kind, "t1", COMMON["as_of"])
 
 
+TIERS = ("Exemplary", "Strong", "Developing", "Needs Attention", "At Risk")
+
+
+@pytest.mark.parametrize(("old", "new"), itertools.permutations(range(len(TIERS)), 2))
+def test_a_tier_that_rose_is_good_news_wherever_it_is_now(old: int, new: int):
+    """One that fell is as bad as where it fell to."""
+    changed = made(alerts.TierChanged, window="30day", old_tier=TIERS[old], new_tier=TIERS[new])
+    expected = "info" if new < old else ("info", "info", "warning", "critical", "critical")[new]
+    assert alert_messages.severity(changed) == expected
+    assert alert_messages.platform_alert(changed)["alert_type"] == expected
+
+
 def test_the_front_end_gets_its_own_fields():
     shown = alert_messages.platform_alert(CRITICAL)
     assert (shown["alert_type"], shown["severity"], shown["resolved"]) == ("critical", "high", False)
@@ -60,7 +75,14 @@ def test_the_front_end_gets_its_own_fields():
 
 @pytest.mark.parametrize(
     ("alert", "task"),
-    [(FELL, ("coaching", "high")), (ROSE, None), (CRITICAL, ("review", "high")), (CLEARED, None), (FIRST, None)],
+    [
+        (FELL, ("coaching", "high")),
+        (BETTER, ("coaching", "high")),
+        (ROSE, None),
+        (CRITICAL, ("review", "high")),
+        (CLEARED, None),
+        (FIRST, None),
+    ],
 )
 def test_some_alerts_call_for_a_task(alert: Alert, task: tuple[str, str] | None):
     shown = alert_messages.platform_intervention(alert)

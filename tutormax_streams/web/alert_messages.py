@@ -75,6 +75,8 @@ def platform_intervention(alert: Alert) -> dict[str, Any] | None:
 def severity(alert: Alert) -> str:
     """`critical`, `warning` or `info`."""
     if isinstance(alert, TierChanged):
+        if not _is_worse(alert):
+            return "info"
         return {AT_RISK: "critical", NEEDS_ATTENTION: "critical", DEVELOPING: "warning"}.get(alert.new_tier, "info")
     if isinstance(alert, AlertRaised):
         return alert.severity
@@ -85,8 +87,12 @@ def severity(alert: Alert) -> str:
     return "critical" if alert.escalated else "warning"
 
 
+def _is_worse(alert: TierChanged) -> bool:
+    return _TIERS.index(alert.new_tier) > _TIERS.index(alert.old_tier)
+
+
 def _task(alert: Alert) -> tuple[str, str] | None:
-    if isinstance(alert, TierChanged):
+    if isinstance(alert, TierChanged):  # by the tier alone, wherever it came from: the platform's rule (contract §9)
         return {NEEDS_ATTENTION: ("coaching", "high"), DEVELOPING: ("training", "medium")}.get(alert.new_tier)
     if isinstance(alert, AlertRaised):
         return ("review", "high") if alert.severity == "critical" else ("followup", "medium")
@@ -95,8 +101,10 @@ def _task(alert: Alert) -> tuple[str, str] | None:
 
 def _texts(alert: Alert) -> tuple[str, str]:
     if isinstance(alert, TierChanged):
-        worse = _TIERS.index(alert.new_tier) > _TIERS.index(alert.old_tier)
-        return f"{'Fell' if worse else 'Rose'} to {alert.new_tier}", f"From {alert.old_tier}, over the last 30 days."
+        return (
+            f"{'Fell' if _is_worse(alert) else 'Rose'} to {alert.new_tier}",
+            f"From {alert.old_tier}, over the last 30 days.",
+        )
     if isinstance(alert, AlertRaised):
         name, form = _NAMES[alert.figure]
         return (
