@@ -40,7 +40,7 @@ class Played:
 
     def begin(self) -> None:
         """The log's end as of the start has been reached."""
-        self.feed._floor = tuple(self.positions)
+        self.feed._floor, self.feed._newest = tuple(self.positions), self.positions
 
     def take(self, partition: int, value: bytes | None, key: bytes = b"t1") -> None:
         self.positions[partition] += 1
@@ -113,10 +113,12 @@ async def test_a_client_goes_on_where_it_left_off_even_within_a_record(played: P
         assert len(missed) - len(seen[number:]) <= 1, "at most the other half of its record comes once more"
 
 
-@pytest.mark.parametrize("last_id", ["rubbish", "1", "1.2.3", "-1.0", "0.0"])
+@pytest.mark.parametrize("last_id", ["rubbish", "1", "1.2.3", "-1.0", "0.0", "3.5", "9.9"])
 async def test_who_asks_for_what_is_not_remembered_loads_everything_anew(played: Played, last_id: str):
+    """Or for what lies behind the end: the topic was made anew."""
     played.positions = [3, 3]
     played.begin()
+    played.take(1, b"rubbish")
     async with played.feed.listen(last_id) as listener:
         assert kinds(told(listener)) == ["reset"]
 

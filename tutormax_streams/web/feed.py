@@ -17,7 +17,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -120,6 +120,7 @@ class Feed:
         self._listeners: set[Listener] = set()
         self._messages: deque[Message] = deque(maxlen=REMEMBERED)
         self._floor: tuple[int, ...] | None = None  # positions from which on all messages are remembered
+        self._newest: Sequence[int] = ()  # positions now
         self._reading: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
 
@@ -167,8 +168,10 @@ class Feed:
         except ValueError:
             return [RESET]
         floor = self._floor
-        if floor is None or len(seen) != len(floor) or any(at < low for at, low in zip(seen, floor, strict=True)):
+        if floor is None or len(seen) != len(floor):
             return [RESET]
+        if any(not low <= at <= high for low, at, high in zip(floor, seen, self._newest, strict=True)):
+            return [RESET]  # forgotten, or of a log that was there before this one
         missed = [
             message
             for message in self._messages
@@ -203,7 +206,7 @@ class Feed:
         consumer.assign(tps)
         ends = await consumer.end_offsets(tps)
         begins = await consumer.beginning_offsets(of_metrics)
-        positions = [begins.get(tp, ends[tp]) for tp in tps]
+        positions = self._newest = [begins.get(tp, ends[tp]) for tp in tps]
         for tp, position in zip(tps, positions, strict=True):
             consumer.seek(tp, position)
         standings = Standings()
