@@ -41,7 +41,8 @@ class Ground(NamedTuple):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ground(deploy: Deploy, new_database: Callable[[], str]) -> AsyncIterator[Ground]:
-    """Two workers that reach PostgreSQL through a door, and some tutors of each, looked up once already."""
+    """Two workers that reach PostgreSQL through a door, and some tutors of each, looked up once already. The second logs
+    whatever there is to log."""
     database = new_database()
     users.make(database)
     port = int(str(conninfo_to_dict(database)["port"]))
@@ -49,8 +50,9 @@ async def ground(deploy: Deploy, new_database: Callable[[], str]) -> AsyncIterat
     try:
         door = board.door(port)
         deployment = deploy(database=database, settings={"SECRET_KEY": KEY, "TUTORMAX_WEB_RATE_PER_MINUTE": "0"})
-        for _ in range(2):
-            deployment.worker(TUTORMAX_DATABASE_URL=database.replace(f":{port}/", f":{door.port}/")).start()
+        loud = {"TUTORMAX_LOG_LEVEL": "DEBUG", "TUTORMAX_LOG_FORMAT": "json"}
+        for log in ({}, loud):
+            deployment.worker(TUTORMAX_DATABASE_URL=database.replace(f":{port}/", f":{door.port}/"), **log).start()
         for worker in deployment.workers:
             await worker.until_ready()
         now_us = time.time_ns() // 1000
@@ -65,11 +67,14 @@ async def ground(deploy: Deploy, new_database: Callable[[], str]) -> AsyncIterat
 
 @pytest.mark.parametrize("how", ["cut", "stall"])
 async def test_lookups_never_go_away_because_postgresql_did(ground: Ground, how: str):
-    """Even when the row of who asks would have to be looked up again."""
+    """Even when the row of who asks would have to be looked up again, and at any worker that knows who asks, whether or
+    not the tutor's owner does."""
     deployment, door = ground
     now_us, began_at = time.time_ns() // 1000, time.monotonic()
     for worker in deployment.workers:
         assert ask(worker, "/tutors/t1/metrics")[0] == 200
+    first, second = deployment.workers
+    assert ask(first, "/whoami", users.MANAGER)[0] == 200
     getattr(door, how)()
     try:
         number = 0
@@ -96,6 +101,11 @@ async def test_lookups_never_go_away_because_postgresql_did(ground: Ground, how:
                             assert body["churn"] is None
             await asyncio.sleep(1)
         assert sources == {"stream"}
+        for tutor in range(TUTORS):
+            status, body = await asyncio.to_thread(ask, first, f"/tutors/t{tutor}/metrics", users.MANAGER)
+            assert (status, body.get("source")) == (200, "stream"), body
+        if how == "cut":  # where it hangs this takes long
+            assert ask(second, "/tutors/t1/metrics", users.MANAGER)[0] == 503, "it has never heard of them"
         assert slowest < WITHIN_SECONDS
         status, body = await asyncio.to_thread(ask, deployment.workers[0], "/tutors?limit=5")
         assert (status, body["error"]) == (503, "PostgreSQL does not answer"), "and not who, where and why"

@@ -11,7 +11,7 @@ from tutormax_streams.postgres.platform_tables import USERS_TABLE
 from tutormax_streams.web.access import token_for
 
 KEY: Final = "5f3b8f1d0c7e4a52b9d6e8f7a1c2d3e4"
-STAFF, TUTOR, STRANGER = 1, 2, 404
+STAFF, TUTOR, MANAGER, STRANGER = 1, 2, 3, 404
 
 given = set[str]()
 """Every token of this process."""
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS churn_predictions (
 
 
 def make(database: str) -> None:
-    """Staff, and a tutor who is nobody's account until `link`."""
+    """Staff, two of them, and a tutor who is nobody's account until `link`."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(USERS_TABLE)
         connection.cursor().executemany(
@@ -46,6 +46,7 @@ def make(database: str) -> None:
             [
                 (STAFF, "staff@example.org", "Grace", ["OPERATIONS_MANAGER"]),
                 (TUTOR, "tutor@example.org", "Ada", ["TUTOR"]),
+                (MANAGER, "manager@example.org", "Barbara", ["PEOPLE_OPS"]),
             ],
         )
 

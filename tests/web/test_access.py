@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import time
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import jwt
@@ -16,6 +17,8 @@ from tutormax_streams.web.access import (
     AWAY_SECONDS,
     FRESH_SECONDS,
     LONGEST_SECONDS,
+    VOUCH_SECONDS,
+    VOUCHING,
     Access,
     Closed,
     Refused,
@@ -209,6 +212,63 @@ async def test_a_database_that_hangs_holds_nobody_up_who_is_remembered(users: Us
     users.away, clock.now = True, clock.now + FRESH_SECONDS
     assert await asyncio.wait_for(door.user(token), 3) == TUTOR
     slow.set()
+
+
+async def test_a_worker_vouches_to_another_for_a_while_for_who_was_let_in(
+    users: Users, monkeypatch: pytest.MonkeyPatch
+):
+    one, other = access(users), access(users)
+    users.away = True
+    for user in (STAFF, TUTOR):
+        vouch = one.vouch(user)
+        assert other.vouched(vouch) == user._replace(full_name=None), "which is nobody's business there"
+        with pytest.raises(Refused):
+            await other.user(vouch)
+    expired = time.time() + VOUCH_SECONDS
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: expired)
+        later.setattr(jwt.api_jwt, "datetime", Later)
+        assert other.vouched(vouch) is None, "remembered, and no longer than it is good"
+        renewed = one.vouch(TUTOR)
+        assert renewed != vouch
+        assert other.vouched(renewed) == TUTOR._replace(full_name=None)
+
+
+async def test_a_vouch_is_made_and_verified_once_for_many_requests(users: Users, monkeypatch: pytest.MonkeyPatch):
+    one, other = access(users), access(users)
+    vouch = one.vouch(STAFF)
+    assert other.vouched(vouch) is not None
+    monkeypatch.setattr(jwt, "decode", None)
+    monkeypatch.setattr(jwt, "encode", None)
+    assert one.vouch(STAFF) == vouch
+    assert other.vouched(vouch) == STAFF._replace(full_name=None)
+
+
+class Later(datetime):
+    """By which PyJWT knows the time, ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + timedelta(seconds=VOUCH_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "vouch",
+    [
+        None,
+        "",
+        "a.b.c",
+        unsigned(),
+        signed({}),
+        f"{base64.urlsafe_b64encode(b'[' * 100_000).decode()}.b.c",
+        signed({"aud": VOUCHING}),
+        Access(2 * KEY, Users()).vouch(STAFF),
+    ],
+    ids=["none", "empty", "three parts", "alg none", "a token", "nested", "of another version", "forged"],
+)
+def test_what_is_no_vouch_vouches_for_nobody(users: Users, vouch: str | None):
+    assert access(users).vouched(vouch) is None
+    assert access(users, "short").vouched(access(users).vouch(STAFF)) is None
 
 
 def test_the_header():

@@ -48,7 +48,7 @@ async def performance(said: Prediction | Exception | None, monkeypatch: pytest.M
     monkeypatch.setattr(Stored, "said", said)
     request = make_mocked_request("GET", "/tutors/t1/performance")
     request[USER] = cast(User, Staff())
-    lookups = Lookups(cast(Owners, Owner()), cast(StoredFigures, Stored()), lambda: NOW_US, Telemetry())
+    lookups = Lookups(cast(Owners, Owner()), cast(StoredFigures, Stored()), lambda _: "", lambda: NOW_US, Telemetry())
     answer = await lookups.performance(request, "t1")
     assert (answer.status, answer.body is not None) == (200, True)
     body: dict[str, Any] = json.loads(cast(bytes, answer.body))

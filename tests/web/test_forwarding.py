@@ -79,8 +79,10 @@ class Worker:
         self.heard: list[str | None] = []
         self.telemetry = Telemetry()
         owners, stored = cast(Owners, self.owners), cast(StoredFigures, Rows())
-        self.lookups = Lookups(owners, stored, lambda: NOW_US, self.telemetry)
-        app = web.Application(middlewares=[guard(Access(KEY, Users()), Limiter(0), lambda: NOW_US, Cors())])
+        self.users = Users()
+        access = Access(KEY, self.users)
+        self.lookups = Lookups(owners, stored, access.vouch, lambda: NOW_US, self.telemetry)
+        app = web.Application(middlewares=[guard(access, Limiter(0), lambda: NOW_US, Cors())])
         for name in ("metrics", "performance", "trends"):
             app.router.add_get(f"/tutors/{{tutor_id}}/{name}", self._counted(getattr(self.lookups, name)))
         self.server = TestServer(app)
@@ -160,6 +162,16 @@ async def test_who_is_not_known_is_known_of_the_owner_alone(pair: tuple[Worker, 
         assert (await worker.ask(f"/tutors/t2/{path}"))[0] == 404, "the owner has heard nothing of it, and no row has"
     status, body, _ = await worker.ask("/tutors/t3/metrics")
     assert (status, body["metrics"], body["tutor_name"]) == (200, None, "Sue"), "the platform's, and without a figure"
+
+
+async def test_an_owner_need_not_know_who_asks(pair: tuple[Worker, Worker]):
+    """The worker that was asked does, and PostgreSQL may be away."""
+    one, owner = pair
+    owner.users.away = True
+    owner.owners.profiles = {"t1": "Ada"}
+    assert (await one.ask("/tutors/t1/metrics"))[1]["source"] == "stream"
+    assert owner.users.asked == 0
+    assert (await owner.ask("/tutors/t1/metrics"))[0] == 503, "nobody vouches for who asks it"
 
 
 async def test_two_workers_that_take_each_other_for_the_owner_ask_once(pair: tuple[Worker, Worker]):

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from tests.web.test_access import KEY, STAFF, Users, signed
 from tutormax_streams.web.access import Access
 from tutormax_streams.web.cors import Cors
-from tutormax_streams.web.guard import COOKIE, HEADERS, MOST_REQUEST_BYTES, USER, Limiter, guard, is_encrypted
+from tutormax_streams.web.guard import COOKIE, HEADERS, MOST_REQUEST_BYTES, USER, VOUCH, Limiter, guard, is_encrypted
 
 
 class Clock:
@@ -108,6 +108,18 @@ async def test_too_many_and_too_large_requests_are_refused(client: TestClient[we
     assert refused.status == 429
     assert int(refused.headers["Retry-After"]) == 20
     assert (await client.get("/livez")).status == 200
+
+
+async def test_who_is_vouched_for_is_let_in_and_counted_by_the_worker_that_was_asked(
+    client: TestClient[web.Request, web.Application],
+):
+    vouched = {VOUCH: Access(KEY, Users()).vouch(STAFF)}
+    for _ in range(5):
+        assert (await client.get("/name", headers=vouched)).status == 200
+    assert [(await client.get("/name", headers=BEARER)).status for _ in range(4)] == [200, 200, 200, 429]
+    assert (await client.get("/name", headers={VOUCH: f"{vouched[VOUCH]}x"})).status == 401
+    assert (await client.get("/name", headers={VOUCH: BEARER["Authorization"].removeprefix("Bearer ")})).status == 401
+    assert (await client.get("/name", headers={"Authorization": f"Bearer {vouched[VOUCH]}"})).status == 401
 
 
 async def endless(request: web.Request) -> web.Response:

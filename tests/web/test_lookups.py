@@ -46,7 +46,7 @@ class Staff:
 
 
 def lookups() -> Lookups:
-    return Lookups(cast(Owners, Elsewhere()), cast(StoredFigures, Stored()), lambda: NOW_US, Telemetry())
+    return Lookups(cast(Owners, Elsewhere()), cast(StoredFigures, Stored()), lambda _: "", lambda: NOW_US, Telemetry())
 
 
 async def asked(answering: Lookups, query: str = "") -> tuple[int, dict[str, Any]]:

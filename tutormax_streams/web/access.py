@@ -6,8 +6,10 @@
    PostgreSQL is away what was remembered counts on, but no longer than the platform's own tokens live. It is not asked
    again for `AWAY_SECONDS` then: a server that hangs would hold up each lookup.
 3. Staff read everything, a tutor reads only itself, everybody else nothing.
-4. A token that was verified is known again until it expires: a check costs as much as a tutor's windows.
-5. Without a key that could be secret, lookups are closed: whoever guesses it could sign in as anyone.
+4. A token that was verified is known again until it expires: a check costs as much as a tutor's windows. Vouches, too.
+5. A worker that forwards a request vouches for who sent it, whom the other may not know: a JWT under the same key, with
+   an audience of its own, so that none is ever taken for the other, good for `VOUCH_SECONDS`.
+6. Without a key that could be secret, lookups are closed: whoever guesses it could sign in as anyone.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import jwt
 
@@ -25,6 +27,7 @@ from tutormax_streams.web.patience import within
 logger = logging.getLogger(__name__)
 
 AUDIENCE: Final = "fastapi-users:auth"
+VOUCHING: Final = "tutormax-streams:vouch"
 ALGORITHM: Final = "HS256"
 STAFF: Final = frozenset({"ADMIN", "OPERATIONS_MANAGER", "PEOPLE_OPS"})  # members' names, as the platform stores them
 FRESH_SECONDS: Final = 30.0
@@ -32,6 +35,7 @@ AWAY_SECONDS: Final = 10.0
 KNOWN_SECONDS: Final = 0.5  # to look up again who is remembered
 LONGEST_SECONDS: Final = 30 * 60.0  # a token of the platform lives so long
 MOST_REMEMBERED: Final = 10_000
+VOUCH_SECONDS: Final = 5.0
 LEAST_KEY_BYTES: Final = 16
 PLACEHOLDERS: Final = ("change", "your-secret", "your_secret", "secret-key", "secret_key", "placeholder", "example")
 
@@ -95,6 +99,8 @@ class Access:
         self._remembered: dict[int, tuple[float, User | None]] = {}
         self._away_until = -AWAY_SECONDS
         self._verified: dict[str, tuple[int, int]] = {}  # token -> user id, seconds since 1970 at which it expires
+        self._given: dict[User, tuple[float, str]] = {}  # seconds since 1970 until when we vouch by the same vouch
+        self._vouched: dict[str, tuple[float, User]] = {}  # vouch -> when it expires, whose it is
 
     async def user(self, token: str | None) -> User:
         """Whose token this is. Raises `Refused`, or `Closed` when that cannot be found out."""
@@ -112,20 +118,65 @@ class Access:
         if known is not None and time.time() < known[1]:
             return known[0]
         try:
-            claims = jwt.decode(
-                token,
-                self._secret_key,
-                algorithms=[ALGORITHM],
-                audience=AUDIENCE,
-                options={"require": ["exp", "aud", "sub"]},
-            )
+            claims = self._claims(token, AUDIENCE)
             subject, expires_at = int(claims["sub"]), int(claims["exp"])
-        except (jwt.InvalidTokenError, ValueError, RecursionError):  # the last: PyJWT 2.9, nested header
+        except ValueError:
             raise Refused(401) from None
         if len(self._verified) >= MOST_REMEMBERED:
             self._verified.clear()
         self._verified[token] = subject, expires_at
         return subject
+
+    def _claims(self, token: str, audience: str) -> dict[str, Any]:
+        """What a token says. Raises ValueError unless it was signed with our key for this audience and has not expired."""
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                self._secret_key,
+                algorithms=[ALGORITHM],
+                audience=audience,
+                options={"require": ["exp", "aud", "sub"]},
+            )
+        except (jwt.InvalidTokenError, RecursionError) as wrong:  # the last: PyJWT 2.9, nested header
+            raise ValueError from wrong
+        return claims
+
+    def vouch(self, user: User) -> str:
+        """For another worker: this user was let in here, a moment ago."""
+        now = time.time()
+        known = self._given.get(user)
+        if known is not None and now < known[0]:
+            return known[1]
+        claims = {
+            "sub": str(user.user_id),
+            "aud": VOUCHING,
+            "exp": int(now + VOUCH_SECONDS),
+            "superuser": user.is_superuser,
+            "roles": user.roles,
+            "tutor_id": user.tutor_id,
+        }
+        vouch = jwt.encode(claims, self._secret_key, algorithm=ALGORITHM)
+        if len(self._given) >= MOST_REMEMBERED:
+            self._given.clear()
+        self._given[user] = now + VOUCH_SECONDS / 2, vouch
+        return vouch
+
+    def vouched(self, vouch: str | None) -> User | None:
+        """Whom another worker vouches for, without a name; None if that is not what this is."""
+        if not vouch or self.closed_because is not None:
+            return None
+        known = self._vouched.get(vouch)
+        if known is not None and time.time() < known[0]:
+            return known[1]
+        try:
+            said = self._claims(vouch, VOUCHING)
+            user = User(int(said["sub"]), None, True, said["superuser"], tuple(said["roles"]), said["tutor_id"])
+        except (ValueError, KeyError):  # the latter: of another version
+            return None
+        if len(self._vouched) >= MOST_REMEMBERED:
+            self._vouched.clear()
+        self._vouched[vouch] = float(said["exp"]), user
+        return user
 
     async def _row(self, user_id: int) -> User | None:
         now = self._monotonic()

@@ -1,7 +1,8 @@
 """What every request passes: who asks, how often, and what every answer carries.
 
 Open to everyone are health, metrics and the page's shell, which holds no figures. Everything else needs a token of the
-platform: `Authorization: Bearer`, or the cookie that `POST /session` gives a browser in exchange for one.
+platform: `Authorization: Bearer`, or the cookie that `POST /session` gives a browser in exchange for one. A worker
+that forwards a request vouches for who asked it instead.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tutormax_streams.web.cors import Cors
 logger = logging.getLogger(__name__)
 
 COOKIE: Final = "tutormax_token"
+VOUCH: Final = "X-Tutormax-Vouch"
 OPEN: Final = frozenset(
     {
         *("/livez", "/readyz", "/startupz", "/metrics", "/version", "/dashboard", "/operations", "/session"),
@@ -85,6 +87,9 @@ def guard(
         if (preflight := cors.preflight(request)) is not None:
             return preflight
         if request.path in OPEN or request.path.startswith(OPEN_BELOW):
+            return await handler(request)
+        if (vouched := access.vouched(request.headers.get(VOUCH))) is not None:
+            request[USER] = vouched  # and counted where it was let in
             return await handler(request)
         try:
             user = await access.user(bearer(request.headers.get("Authorization")) or request.cookies.get(COOKIE))

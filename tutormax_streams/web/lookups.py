@@ -1,7 +1,7 @@
 """Figures of tutors over HTTP, from any worker.
 
 1. The owner of a tutor's state answers from it as of the request. Another worker forwards the request to the owner: once,
-   under a deadline, with the caller's own token.
+   under a deadline, vouching for the caller.
 2. Where the owner cannot answer (it recovers, cannot be reached, or is not known), the committed rows do, and the answer
    says so. `max_age` refuses what is older.
 3. Nobody answers from part of the history, and nobody makes up a zero. Only where the owner itself has been told of no
@@ -24,9 +24,10 @@ from models.metrics import utc_text
 from tutormax_streams.postgres.stored_figures import StoredFigures
 from tutormax_streams.telemetry import Telemetry
 from tutormax_streams.web import answers
+from tutormax_streams.web.access import User
 from tutormax_streams.web.answers import Found
 from tutormax_streams.web.asking import json_answer, number_of, window_of
-from tutormax_streams.web.guard import only_allowed
+from tutormax_streams.web.guard import USER, VOUCH, only_allowed
 from tutormax_streams.web.lists import Lists
 from tutormax_streams.web.owners import NotHere, Owners
 from tutormax_streams.web.patience import within
@@ -49,11 +50,19 @@ Aside = Callable[[str], Awaitable[dict[str, Any]]]
 
 
 class Lookups:
-    """The handlers. `clock` gives microseconds since 1970."""
+    """The handlers. `vouch` tells other workers who asks; `clock` gives microseconds since 1970."""
 
-    def __init__(self, owners: Owners, stored: StoredFigures, clock: Callable[[], int], telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        owners: Owners,
+        stored: StoredFigures,
+        vouch: Callable[[User], str],
+        clock: Callable[[], int],
+        telemetry: Telemetry,
+    ) -> None:
         self._owners = owners
         self._stored = stored
+        self._vouch = vouch
         self._clock = clock
         self._telemetry = telemetry
         self._client: aiohttp.ClientSession | None = None
@@ -137,12 +146,13 @@ class Lookups:
             self._client = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=FORWARD_SECONDS))
         if self._client.closed:
             return None  # the worker stops, and its web server is the last to
+        # The caller's own token besides: the owner's clock may take the vouch for an old one.
         passed = {name: request.headers[name] for name in ("Authorization", "Cookie") if name in request.headers}
         try:
             async with self._client.get(
                 # As it came: joining would follow dots in the path.
                 URL(f"{url.origin()}{request.rel_url.raw_path_qs}", encoded=True),
-                headers={**passed, HOPS: "1"},
+                headers={**passed, HOPS: "1", VOUCH: self._vouch(request[USER])},
                 allow_redirects=False,
             ) as response:
                 body = await response.read()

@@ -47,7 +47,7 @@ def serve(
     stored, access = _guarded(app, settings, clock)
     lists = Lists(stored, clock)
     owners = Owners(app, step, settings.kafka_partitions, unsure)
-    answering = Lookups(owners, stored, clock, telemetry)
+    answering = Lookups(owners, stored, access.vouch, clock, telemetry)
     operating = Operations(state, members, owners.urls, settings.kafka_partitions, clock)
     topics = Topics.of(settings)
     feed = Feed(settings, topics.metrics, topics.alerts, settings.kafka_partitions)
