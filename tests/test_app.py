@@ -38,7 +38,7 @@ def test_a_clock_that_differs_from_the_brokers_by_over_five_seconds_is_not_ready
     runtime = runtime_of()
     app = create_stream_app(runtime, web=False)
     # As if it had its partitions: nothing else stands in the way.
-    consumer = SimpleNamespace(silence_seconds=lambda: None)
+    consumer = SimpleNamespace(silence_seconds=lambda: None, unconfirmed_seconds=lambda: 0.0)
     monkeypatch.setattr("tutormax_streams.app.batch_consumer", lambda app: consumer)
     monkeypatch.setattr(app.assignor, "assigned_actives", lambda: {"somewhere"})
     app.rebalancing = False
@@ -50,3 +50,24 @@ def test_a_clock_that_differs_from_the_brokers_by_over_five_seconds_is_not_ready
     assert [reason for reason in report["roles"]["stream"]["reasons"] if "clock" in reason] == (
         [] if is_ready else told
     )
+
+
+@pytest.mark.parametrize(
+    ("silence", "unconfirmed", "is_sure"),
+    [
+        (None, None, True),
+        (9.9, 9.9, True),
+        (10.0, 0.0, False),
+        (0.0, 10.0, False),
+        (None, 60.0, False),
+    ],
+)
+def test_a_worker_is_sure_of_its_partitions_while_kafka_answers_and_its_group_has_confirmed_it(
+    silence: float | None, unconfirmed: float | None, is_sure: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """After a session without a confirmation they may be another's, whatever fetches say: it may have been frozen."""
+    runtime = runtime_of()
+    app = create_stream_app(runtime, web=False)
+    consumer = SimpleNamespace(silence_seconds=lambda: silence, unconfirmed_seconds=lambda: unconfirmed)
+    monkeypatch.setattr("tutormax_streams.app.batch_consumer", lambda app: consumer)
+    assert (runtime.silences(app) == []) is is_sure

@@ -123,12 +123,17 @@ class Runtime:
         return next((why for stillness in self.stillness if (why := stillness.judge())), None)
 
     def silences(self, app: faust.App) -> list[str]:
-        """Why Kafka cannot be relied on now."""
+        """Why Kafka cannot be relied on now, and our partitions may be another's."""
         consumer = batch_consumer(app)
-        silence = consumer.silence_seconds() if consumer is not None else None
-        if silence is None or silence < MOST_SILENCE_SECONDS:
+        if consumer is None:
             return []
-        return [f"no Kafka broker has answered for {silence:.0f} s"]
+        found = []
+        silence, unconfirmed = consumer.silence_seconds(), consumer.unconfirmed_seconds()
+        if silence is not None and silence >= MOST_SILENCE_SECONDS:
+            found.append(f"no Kafka broker has answered for {silence:.0f} s")
+        if unconfirmed is not None and unconfirmed >= app.conf.broker_session_timeout:
+            found.append(f"its group has not confirmed this member for {unconfirmed:.0f} s")
+        return found
 
 
 def _create_app(runtime: Runtime, group: str, batch_topics: list[str], packed: list[str], web: bool) -> faust.App:

@@ -12,7 +12,8 @@ import aiohttp
 import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
+from aiokafka.protocol.group import HeartbeatRequest
 from faust.transport.consumer import Consumer as AnyConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
@@ -189,6 +190,49 @@ async def test_fetches_are_tuned_and_their_answers_dated(kafka: str, topic_prefi
         silence = consumer.silence_seconds()
         assert silence is not None
         assert silence < 5
+
+
+@pytest.mark.servers
+async def test_a_member_knows_when_its_group_last_confirmed_it(kafka: str, topic_prefix: str):
+    """By an assignment, and by each heartbeat that is answered, from when it was sent."""
+    topic = group = f"{topic_prefix}member"
+    await create_topics(kafka, 1, topic)
+    app = batch_app(kafka, group, [topic])
+    app.conf.broker_heartbeat_interval = 0.5
+
+    async def step(batch: RecordBatch) -> list[Any]:
+        return []
+
+    drive(app, topic, step, "step")
+    async with running(app):
+        consumer: Any = batch_consumer(app)
+        await eventually(consumer.assignment)
+        assert consumer.unconfirmed_seconds() < 5
+        coordinator = consumer._thread._ensure_consumer()._coordinator
+        send = coordinator._send_req
+
+        async def slow(request: Any) -> Any:
+            answer = await send(request)
+            if isinstance(request, HeartbeatRequest):
+                await asyncio.sleep(1.5)
+            return answer
+
+        coordinator._send_req = slow
+        await asyncio.sleep(2.5)
+        seen = []
+        for _ in range(40):
+            seen.append(consumer.unconfirmed_seconds())
+            await asyncio.sleep(0.1)
+        assert 1.4 < min(seen) < max(seen) < 5, "from when it was sent, time after time"
+
+        async def refused(request: Any) -> Any:
+            if isinstance(request, HeartbeatRequest):
+                raise KafkaConnectionError
+            return await send(request)
+
+        coordinator._send_req = refused
+        await eventually(lambda: consumer.unconfirmed_seconds() > 6)
+        assert consumer.silence_seconds() < 3, "fetches are answered whoever the partitions belong to by now"
 
 
 @pytest.mark.servers

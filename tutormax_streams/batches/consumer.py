@@ -270,6 +270,10 @@ class BatchConsumer(Consumer):
         """The same whether or not anything is fetched for agents; recovery fetches too."""
         return self._thread.silence_seconds()
 
+    def unconfirmed_seconds(self) -> float | None:
+        """How long ago the group last knew us for a member; None before the first assignment."""
+        return self._thread.unconfirmed_seconds()
+
     def thread_beats(self) -> int | None:
         """How often the consumer's thread has beaten; None while it is not meant to. May be asked by any thread."""
         return None if self._thread.should_stop else self._thread.beats or None

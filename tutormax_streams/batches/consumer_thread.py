@@ -44,6 +44,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     beats = 0  # grows while the thread's loop turns; read by other threads
     _listened = 0.0  # by the monotonic clock
     _heard_ms: int | None = None  # when a fetch was last answered, as of then
+    _member_at: float | None = None  # when our group last knew us, by the monotonic clock
 
     @Service.task
     async def _beat(self) -> None:
@@ -60,6 +61,24 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         if consumer._partition_assignment_strategy == [RoundRobinPartitionAssignor]:  # of apps without tables
             consumer._partition_assignment_strategy = [_telling(str(self.app.conf.canonical_url))]
         return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator
+        beat = coordinator._do_heartbeat
+
+        async def noted() -> bool:
+            sent_at = time.monotonic()
+            is_member: bool = await beat()
+            if is_member:
+                self._member_at = sent_at
+            return is_member
+
+        coordinator._do_heartbeat = noted
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self._member_at = time.monotonic()
+        await super().on_partitions_assigned(assigned, generation_id)
 
     def _stopped_set(self) -> None:
         try:
@@ -94,6 +113,14 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
             heard = [assignment.state_value(tp).timestamp for tp in assignment.tps] if assignment else []
             self._listened, self._heard_ms = now, max((at for at in heard if at), default=None)
         return None if self._heard_ms is None else time.time() - self._heard_ms / 1000
+
+    def unconfirmed_seconds(self) -> float | None:
+        """How long ago the group last knew us for a member, as far as it has told; None before the first assignment.
+
+        A heartbeat counts from when it was sent: its answer may have lain there while the process was frozen, but nobody
+        is given our partitions before a session has passed since the heartbeat came.
+        """
+        return None if self._member_at is None else time.monotonic() - self._member_at
 
     def log_end(self, tp: TP) -> int | None:
         """The log's end as of the last fetch; None before the first, and after the partition left."""

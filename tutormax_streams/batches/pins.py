@@ -15,6 +15,7 @@ _CONSUMER = "faust.transport.drivers.aiokafka.Consumer"
 _THREAD = "faust.transport.drivers.aiokafka.AIOKafkaConsumerThread"
 _PRODUCER = "faust.transport.drivers.aiokafka.Producer"
 _CLIENT = "aiokafka.AIOKafkaConsumer"
+_COORDINATOR = "aiokafka.consumer.group_coordinator.GroupCoordinator"
 _FETCHED = "aiokafka.consumer.fetcher.PartitionRecords"
 _BATCH = "aiokafka.record.default_records._DefaultRecordBatchPy"
 
@@ -47,6 +48,8 @@ PRIVATE_NAMES = {
     f"{_CLIENT}._fetch_max_wait_ms": "test_fetches_are_tuned_and_their_answers_dated",
     f"{_CLIENT}._fetch_max_bytes": "test_fetches_are_tuned_and_their_answers_dated",
     f"{_CLIENT}._subscription": "test_fetches_are_tuned_and_their_answers_dated",
+    f"{_CLIENT}._coordinator": "test_a_member_knows_when_its_group_last_confirmed_it",
+    f"{_COORDINATOR}._do_heartbeat": "test_a_member_knows_when_its_group_last_confirmed_it",
     f"{_CLIENT}._partition_assignment_strategy": "test_members_of_a_group_without_tables_tell_their_url",
     f"{_FETCHED}._unpack_records": "test_every_record_is_read_once_and_intact",
     f"{_FETCHED}._aborted_transactions": "test_every_record_is_read_once_and_intact",
