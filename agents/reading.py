@@ -22,7 +22,7 @@ async def entries(
 ) -> tuple[list[T], list[asyncio.Future[Any]]]:
     """What each record of the batch holds, and the confirmations of refusals. Tombstones are passed over.
 
-    Raises `wire.UnknownVersion`: that is no record's fault but a release's.
+    Raises `UnknownVersion`: that is no record's fault but a release's.
     """
     found: list[T] = []
     refusals: list[asyncio.Future[Any]] = []

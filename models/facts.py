@@ -18,6 +18,8 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
+from models.layouts import unreadable
+
 DAY_US = 86_400_000_000
 RETENTION_US = 121 * DAY_US
 ORPHAN_RETENTION_US = 365 * DAY_US  # a rating whose session was never seen: its start is unknown, so wait longer
@@ -170,7 +172,11 @@ def encode(value: Remembered) -> bytes:
 
 
 def decode(payload: bytes) -> Remembered:
-    return _decoder.decode(payload)
+    """Raises `UnknownVersion` for what a later release wrote, `msgspec.DecodeError` for what is none of ours."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.DecodeError as exc:
+        raise unreadable(payload, exc) from None
 
 
 def newer(a: _Part | None, b: _Part | None) -> _Part | None:

@@ -33,6 +33,7 @@ from models.facts import (
     matters_until,
     newer,
 )
+from models.layouts import unreadable
 
 MOST_TUTORS = 100  # real sessions name one or two; each of them is told of every event, so this bounds what one costs
 ON_TIME_MINUTES = 10  # contract §4.2: late_start_minutes <= 10 counts as on time
@@ -64,7 +65,11 @@ def encode(home: Home) -> bytes:
 
 
 def decode(payload: bytes) -> Home:
-    return _decoder.decode(payload)
+    """Raises `UnknownVersion` for what a later release wrote, `msgspec.DecodeError` for what is none of ours."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.DecodeError as exc:
+        raise unreadable(payload, exc) from None
 
 
 def home_key(event: Event) -> bytes:

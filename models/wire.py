@@ -13,6 +13,7 @@ import msgspec
 
 from models.events import Enriched, Validated
 from models.facts import Barrier, EventFact, SessionFact, StandingFact
+from models.layouts import UnknownVersion
 
 VERSION = b"\x01"
 LAST_VERSION = b"\x1f"  # of any release; JSON and other text begin with greater bytes
@@ -21,10 +22,6 @@ LIKELY_TO_FIT = 500  # entries: more are cut before they are packed, since what 
 
 _Entry = TypeVar("_Entry")
 _encoder = msgspec.msgpack.Encoder()
-
-
-class UnknownVersion(Exception):
-    """A packed record was written by a version of this program that we cannot read."""
 
 
 class HistoryEnd(msgspec.Struct, array_like=True, tag="end", gc=False, frozen=True):
@@ -66,10 +63,7 @@ def _body(packed: bytes) -> memoryview:
     version = packed[:1]
     if version != VERSION:
         if VERSION < version <= LAST_VERSION:
-            raise UnknownVersion(
-                f"a packed record has version {version[0]}, and this release reads {VERSION[0]}: it was written by a "
-                "later release; stop all workers, then start all with that one"
-            )
+            raise UnknownVersion("a packed record", version[0])
         raise msgspec.DecodeError("it does not begin with a version")
     return memoryview(packed)[1:]
 

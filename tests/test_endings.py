@@ -7,6 +7,7 @@ import re
 import pytest
 from aiokafka.errors import IllegalStateError, LeaderNotAvailableError
 
+from models.layouts import UnknownVersion
 from tutormax_streams.batches import ChangelogMadeAnew
 from tutormax_streams.watchdog import StoodStill
 from tutormax_streams.worker import verdict
@@ -17,6 +18,7 @@ from tutormax_streams.worker import verdict
     [
         pytest.param(LeaderNotAvailableError(), 3, "Kafka failed: .*LeaderNotAvailableError", id="Kafka"),
         pytest.param(ChangelogMadeAnew("x", 2), 5, "topic x .*partition 2.*tutormax-streams rebuild", id="state"),
+        pytest.param(UnknownVersion("x", 2), 2, "written by a later release; .*tutormax-streams rebuild", id="release"),
         pytest.param(StoodStill("agent x"), 75, None, id="watchdog"),
         pytest.param(RuntimeError("boom"), 70, None, id="a bug"),
         pytest.param(IllegalStateError("no seek now"), 70, None, id="a bug that aiokafka found"),

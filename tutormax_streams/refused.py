@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 CONFIGURATION: Final = 2
-"""A setting, an option or the version of a library is wrong."""
+"""A setting, an option, the version of a library or the release itself is wrong."""
 KAFKA: Final = 3
 """Kafka cannot be reached, or its topics are not as they must be."""
 POSTGRES: Final = 4

@@ -15,9 +15,10 @@ from aiokafka import ConsumerRecord
 from models import facts, homes, wire
 from models.events import KIND_OF, Enriched, Origin, Validated
 from models.facts import Barrier, EventFact, SessionFact, StandingFact
+from models.layouts import UnknownVersion
 from models.metrics import utc_text
 from models.payloads import TOPIC_OF
-from models.wire import HistoryEnd, UnknownVersion
+from models.wire import HistoryEnd
 from tables import entities, tutor_windows
 from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
 from tutormax_streams.topics import RAW, Topics

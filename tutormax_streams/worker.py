@@ -12,6 +12,7 @@ import uvloop
 from aiokafka.errors import IllegalArgumentError, IllegalStateError
 from mode import Service
 
+from models.layouts import UnknownVersion
 from tutormax_streams import environment, failures, kafka, logs, memory, signals, startup
 from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
 from tutormax_streams.batches import (
@@ -23,7 +24,7 @@ from tutormax_streams.batches import (
     read_any_header_name,
 )
 from tutormax_streams.epoch import Epoch
-from tutormax_streams.refused import CRASHED, STATE
+from tutormax_streams.refused import CONFIGURATION, CRASHED, STATE
 from tutormax_streams.settings import Settings
 from tutormax_streams.watchdog import STOOD_STILL, StoodStill, Watchdog
 from tutormax_streams.web import health
@@ -70,6 +71,8 @@ def verdict(crash: BaseException) -> tuple[str | None, int]:
             return None, STOOD_STILL
         case ChangelogMadeAnew():
             return f"{crash}: {startup.REBUILD}", STATE
+        case UnknownVersion():
+            return str(crash), CONFIGURATION
     return failures.told(crash) or (None, CRASHED)
 
 

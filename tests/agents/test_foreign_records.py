@@ -12,6 +12,7 @@ from faust.types import TP
 
 from models import facts, homes, wire
 from models.facts import Barriers, EventPart, SessionFact, StandingPart
+from models.layouts import LATER, UnknownVersion
 from tables import entities, tutor_windows
 from tests.agents.fakes import Broker, Record, app, assign, batch
 from tests.agents.rigs import AggregateRig, EnrichRig
@@ -20,7 +21,7 @@ from tests.samples import NOW_US
 from tutormax_streams import epoch
 from tutormax_streams.batches import MergedTable
 from tutormax_streams.batches.shelves import SharedMemory
-from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES
+from tutormax_streams.batches.table import EPOCH_KEY, WRITER_BYTES, held_of
 from tutormax_streams.epoch import Epoch
 from tutormax_streams.refused import CONFIGURATION, STATE, Refused
 
@@ -44,6 +45,7 @@ FOREIGN: list[Any] = [
     pytest.param(b"t1\x00ss1" + b"wrtr-B", EVENT, id="another kind than the key says"),
     pytest.param(b"t1\x00ss1" + b"wrtr-B", facts.encode(Barriers(7, (0,))), id="a barrier of no partition"),
     pytest.param(b"\x00\x00offset" + b"wrtr-B", FACT, id="a key that shelves keep for themselves"),
+    pytest.param(b"ss1" + b"wrtr-B", LATER, id="half of what a later release would write"),
 ]
 
 
@@ -89,6 +91,31 @@ async def test_a_foreign_record_in_a_changelog_is_passed_over_and_told(
 )
 def test_everything_that_we_write_is_sound(name: str, key: bytes, value: Any):
     assert table(name).is_sound(key, value)
+
+
+@pytest.mark.parametrize("name", OURS)
+async def test_a_value_of_a_later_release_is_not_passed_over_in_recovery(name: str):
+    """Else what it says would be missing from then on, without anybody being told."""
+    recovered, broker, told = table(name), Broker(), list[int]()
+    recovered.on_foreign = told.append
+    changelog, (key, value) = TP(recovered.changelog_name, 0), OURS[name]
+    records = [MARK, (key, value), (key[:-6] + b"wrtr-B", LATER + b"\x02" + value)]
+    broker.logs[changelog] = [Record(changelog.topic, 0, n, content, held) for n, (held, content) in enumerate(records)]
+    with pytest.raises(UnknownVersion, match="written by a later release"):
+        await assign(recovered, broker, [0])
+    assert told == []
+    assert recovered.held.shelf(0).offset is None  # the release that can read it begins where this one did
+
+
+async def test_a_value_of_a_later_release_on_the_disk_stops_the_worker_and_refuses_no_event():
+    rig = EnrichRig([])
+    await rig.begin()
+    await rig.feed(batch([Record("validated", 0, 0, wire.pack_validated([named(1)]))]))
+    shelf = rig.table.held.shelf(0)
+    shelf.write([(key, held_of([WRITER], LATER + b"\x02" + payload)) for key, payload in rig.table.scan(0, b"")])
+    with pytest.raises(UnknownVersion):
+        await rig.feed(batch([Record("validated", 0, 1, wire.pack_validated([named(2)]))]))
+    assert not rig.letters.by_place
 
 
 async def test_many_foreign_records_are_told_in_one_line(caplog: pytest.LogCaptureFixture):

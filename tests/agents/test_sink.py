@@ -12,6 +12,7 @@ from agents import holding
 from agents import persist as persist_step
 from models import wire
 from models.events import Enriched, Origin
+from models.layouts import UnknownVersion
 from models.metrics import MetricsUpdated, encode
 from tests.agents.fakes import Record, batch
 from tests.agents.rigs import FlushRig, PersistRig
@@ -239,7 +240,7 @@ async def test_a_record_that_is_none_of_ours_is_refused_alone(persist: PersistRi
 
 
 async def test_a_record_of_a_later_release_stops_the_worker_instead(persist: PersistRig):
-    with pytest.raises(wire.UnknownVersion):
+    with pytest.raises(UnknownVersion):
         await persist.feed(batch([Record("enriched", 0, 0, b"\x02later")]))
     assert not persist.letters.by_place
 

@@ -3,15 +3,18 @@ servers no worker stops, and work goes on around it."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 
 from models.homes import MOST_TUTORS
+from models.layouts import LATER
 from tests.flow import judge
 from tests.flow.driver import eventually
 from tests.flow.stories import Deploy
 from tests.samples import bare, session_payload, tutor_payload
+from tutormax_streams.refused import CONFIGURATION
 
 RUBBISH = b'{"who": "somebody else"}'
 MORE = 20
@@ -48,3 +51,11 @@ async def test_workers_live_with_what_is_not_theirs(deploy: Deploy):
         await producer.send_and_wait(topics.raw("sessions"), bare(session_payload("s2", "t00000", now_us, now_us)))
     await eventually(lambda: judge.rows(deployment.database, "SELECT FROM sessions WHERE session_id = 's2'"))
     assert await again.stop() == 0
+
+    # A later release is nobody else: without what it knows, no worker may go on.
+    async with deployment.producer() as producer:
+        await producer.send_and_wait(topics.changelogs[0], LATER + b"\x02...", key=b"ss3writer", partition=0)
+    code, words = await asyncio.to_thread(deployment.refused)
+    assert code == CONFIGURATION, words
+    assert "a value of a table has version 2" in words.splitlines()[-1]
+    assert "run `tutormax-streams rebuild`" in words.splitlines()[-1]

@@ -1,7 +1,8 @@
 """Recovery of merged tables from their changelogs, a fetch at a time instead of Faust's record by record.
 
 Faust still decides what to recover and when it is complete; only the application of records is ours. A record that
-somebody else wrote into a changelog is passed over, and told loudly: one such record must not stop every worker.
+somebody else wrote into a changelog is passed over, and told loudly: one such record must not stop every worker. What
+a later release of ours wrote does stop it (`UnknownVersion`): to go on without it would be to lose it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from faust.types import TP
 
+from models.layouts import UnknownVersion
 from tutormax_streams.batches.crashpoints import reached
 from tutormax_streams.batches.records import Record
 from tutormax_streams.batches.shelves import RESERVED
@@ -115,7 +117,8 @@ def merge_records(table: MergedTable[Any], partition: int, records: Sequence[Rec
     """Merge changelog records into the shelf, in their order, and remember the last offset once the mark was met.
 
     Records that are not ours are passed over. A writer's first record of the run is looked at, and each that meets
-    other writers'; having decoded one of a writer, we trust it for the rest of the run.
+    other writers'; having decoded one of a writer, we trust it for the rest of the run. Raises `UnknownVersion` for what a
+    later release wrote.
     """
     shelf = table.held.shelf(partition)
     entries = [(r.key[:-WRITER_BYTES], r.key[-WRITER_BYTES:], r.value, r.offset) for r in records if r.key is not None]
@@ -157,6 +160,8 @@ def _is_ours(table: MergedTable[Any], key: bytes, payload: bytes) -> bool:
         return False
     try:
         return table.is_sound(key, table.decode(payload))
+    except UnknownVersion:
+        raise
     except Exception:  # noqa: BLE001 - whatever decoding somebody else's bytes raises
         return False
 
