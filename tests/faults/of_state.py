@@ -245,16 +245,20 @@ async def disk_restored(run: Run) -> None:
     since="the beginning of `rebuild`",
 )  # fmt: skip
 async def versions(run: Run) -> None:
-    """While both run, the old ones end at the first record that they cannot read, and say so; nothing is misread."""
+    """While both run, the old ones end at the first record or value of a table that they cannot read, and say so; nothing
+    is misread or passed over."""
     for worker in run.workers:
+        assert run.metric("foreign_records") == 0
         await worker.stop()
-        worker.change(PYTHONPATH=path_with(NEXT_VERSION))
+        worker.change(PYTHONPATH=path_with(NEXT_VERSION), NEXT_TABLES="next")
         worker.start()
         await run.ready([worker])  # on a busy machine it takes longer to come than the others to go
         await asyncio.sleep(8)
     await run.ready()
+    assert run.metric("foreign_records") == 0
     ended = [ending for ending in run.deployment.endings if "later release" in ending.reason]
     run.notes["old workers that ended beside new ones"] = len(ended)
+    run.notes["of these over a value of a table"] = sum("a value of a table" in ending.reason for ending in ended)
     assert ended, "no old worker met a record of the later release"
     await stop_all(run)
     for worker in run.workers:
@@ -284,6 +288,7 @@ async def versions_stepwise(run: Run) -> None:
     run.notes["records of facts in the old layout"] = layouts.count(False)
     run.notes["records of facts in the new layout"] = layouts.count(True)
     assert any(layouts), "the next release wrote nothing in its layout"
+    assert run.metric("foreign_records") == 0
     assert not run.deployment.endings, run.deployment.endings
 
 
