@@ -103,7 +103,7 @@ class Validate:
         ):
             if amount:
                 count("events", amount, topic=self.topic, fate=fate)
-        if self.breaker.passed(records, rejected, time.monotonic()):
+        if self.breaker.passed(records - tombstones, rejected, time.monotonic()):
             self.telemetry.set("breaker_open", 1, topic=self.topic)
             logger.error(
                 "breaker open: most of topic %s is being rejected; reading it again in a while. See the dead letters "

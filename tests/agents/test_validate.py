@@ -64,9 +64,20 @@ async def test_an_open_breaker_keeps_the_batch_and_leaves_other_topics_alone(rig
     await rig.feed(batch([Record("tutors", 0, 0, BAD)]))
     assert not waiting.done()
     await waiting
-    await rig.feed(batch(records(GOOD)))
+    await rig.feed(batch(records(*[GOOD] * 10)))
     assert rig.counts.gauges["breaker_open", "sessions"] == 0
     assert len(rig.letters.by_place) == 11
+
+
+async def test_tombstones_say_nothing_about_a_topic(rig: ValidateRig):
+    """A compacted topic's records without values, before and behind rubbish, neither keep the breaker closed nor close it."""
+    breaker = Breaker(50, window=10, cooldown_seconds=0.2)
+    object.__setattr__(rig.steps["sessions"], "breaker", breaker)
+    await rig.feed(batch(records(*[None] * 30, *[BAD] * 10)))
+    assert rig.counts.gauges["breaker_open", "sessions"] == 1
+    await rig.feed(batch(records(*[None] * 30)))
+    assert breaker.state == "half-open"
+    assert rig.counts.gauges["breaker_open", "sessions"] == 1
 
 
 async def test_a_batch_that_waits_for_the_breaker_goes_when_its_partition_goes(rig: ValidateRig):

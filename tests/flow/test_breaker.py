@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import datetime
+from itertools import pairwise
 
-from tests.flow.conftest import BREAKER_WINDOW
+from models.breaker import PROBE
+from tests.flow.conftest import BREAKER_COOLDOWN_SECONDS, BREAKER_WINDOW
 from tests.flow.driver import Deployment, eventually
 from tests.flow.processes import Worker
 from tests.oracle import DAY_US
-from tests.samples import bare, session_payload, tutor_event_payload, tutor_payload
+from tests.samples import session_payload, tutor_event_payload, tutor_payload
 
 RUBBISH = b"{'not': 'json'}"
 
@@ -32,18 +36,27 @@ async def test_it_opens_on_a_topic_of_rubbish_while_other_topics_go_on_and_close
         assert bool(reasons) == any("breaker of topic tutor-events is open" in reason for reason in reasons)
         return bool(reasons)
 
+    def openings() -> list[datetime]:
+        found = re.findall(r"([\d-]{10}T[\d:.]+Z) .*breaker open: most of topic tutor-events", worker.log.read_text())
+        return [datetime.fromisoformat(at) for at in found]
+
     now_us = time.time_ns() // 1000
     await throw(BREAKER_WINDOW + 50, 0)
     await eventually(is_open)
-    await throw(20, 0)  # found when it looks again: it stays open, and waits for longer
+    for times in (2, 3):  # found when it looks again: it stays open, and waits for longer each time
+        await throw(PROBE, 0)
+        await eventually(lambda times=times: len(openings()) == times)
+        assert is_open()
+    pauses = [(later - earlier).total_seconds() for earlier, later in pairwise(openings())]
+    assert pauses[0] >= BREAKER_COOLDOWN_SECONDS
+    assert pauses[1] >= 2 * BREAKER_COOLDOWN_SECONDS
     await living.tell(
         ("tutors", tutor_payload("patient", now_us - DAY_US)),
         ("sessions", session_payload("patient-1", "patient", now_us - DAY_US, now_us - DAY_US)),
     )
     await eventually(lambda: living.rows_of("patient").get("SEVEN_DAY", {}).get("sessions_completed") == 1, 10)
-    login = tutor_event_payload("patient-2", "patient", "login", now_us - DAY_US)
-    living.payloads["tutor-events"].append(login)
-    async with living.producer() as producer:
-        await producer.send_and_wait(living.topics.raw("tutor-events"), bare(login), partition=1)
+    logins = [tutor_event_payload(f"patient-{n}", "patient", "login", now_us - DAY_US) for n in range(2, 2 + PROBE)]
+    await living.tell(*(("tutor-events", login) for login in logins))
     await eventually(lambda: not is_open())
+    await eventually(lambda: worker.metric("breaker_open", topic="tutor-events") == 0)
     await living.assert_right()
