@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.corpus import corpus
+from tests.corpus import RawRecord, corpus
 from tests.faults.proxy import Switchboard
 from tests.flow.driver import Deployment, eventually
 from tests.flow.processes import Worker
@@ -27,10 +27,10 @@ STOOD_STILL = 75
 MOST_SECONDS = 120.0  # on a machine that does much else
 
 
-def begun(deploy: Deploy, point: str = "", database: str | None = None) -> tuple[Deployment, Worker]:
+def begun(deploy: Deploy, point: str = "", database: str | None = None, **given: str) -> tuple[Deployment, Worker]:
     """A deployment of little, with a watchdog of little patience, whose worker has begun to start."""
     settings = {"TUTORMAX_WATCHDOG_SECONDS": str(PATIENCE_SECONDS), "TUTORMAX_LOG_FORMAT": "json"}
-    deployment = deploy(partitions=2, settings=settings)
+    deployment = deploy(partitions=2, settings=settings | given)
     worker = deployment.worker(**({"TUTORMAX_DATABASE_URL": database} if database else {}))
     worker.start(**({"TUTORMAX_CRASH_POINT": point} if point else {}))
     return deployment, worker
@@ -154,6 +154,27 @@ async def patience_with_what_is_declared(deploy: Deploy) -> None:
         switchboard.close()
 
 
+async def patience_with_an_open_breaker(deploy: Deploy) -> None:
+    """It leaves a topic alone for longer than the watchdog has patience with anything, and records of it wait."""
+    window, cooldown = 50, 4 * PATIENCE_SECONDS
+    deployment, worker = begun(
+        deploy, TUTORMAX_BREAKER_WINDOW=str(window), TUTORMAX_BREAKER_COOLDOWN_SECONDS=str(cooldown)
+    )
+    await worker.until_ready()
+    rubbish = [RawRecord("sessions", b"rubbish") for _ in range(4 * window)]
+    await deployment.publish(rubbish[window:], poison=[b"rubbish"])
+    await eventually(lambda: "breaker of topic sessions is open" in str(worker.health()))
+    opened = time.monotonic()
+    await deployment.publish(rubbish[:window], poison=[b"rubbish"])
+    while time.monotonic() - opened < 2 * PATIENCE_SECONDS + 4:
+        assert worker.running, worker.last_words()
+        await asyncio.sleep(0.5)
+    assert "breaker of topic sessions is open" in str(worker.health())
+    assert worker.metric("lag_records", topic=deployment.topics.raw("sessions")) >= window
+    assert await worker.stop() == 0
+    assert not [entry for entry in logged(worker) if "standing still" in entry["event"]]
+
+
 async def a_producer_that_writes_in_transactions_and_falls_silent(deploy: Deploy) -> None:
     """The end of its log is a marker that nobody is ever given: neither lag nor standing still."""
     deployment, worker = begun(deploy)
@@ -181,6 +202,7 @@ STORIES = [
     a_fetch_that_never_returns,
     a_commit_that_hangs_is_noticed_and_healed,
     patience_with_what_is_declared,
+    patience_with_an_open_breaker,
     a_producer_that_writes_in_transactions_and_falls_silent,
 ]
 
