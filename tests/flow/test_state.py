@@ -15,6 +15,8 @@ import msgspec
 import psycopg
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+from psycopg import sql
 from typer.testing import CliRunner
 
 from models.metrics import decode
@@ -22,14 +24,17 @@ from tests.corpus import corpus
 from tests.flow.driver import Deployment
 from tests.flow.stories import Deploy, Endings, Story, judge, title, told
 from tests.flow.test_refusals import assert_one_sentence
+from tests.samples import session_payload, tutor_payload
 from tutormax_streams import epoch as epochs
 from tutormax_streams import kafka, startup, topics
 from tutormax_streams.audit import audit
 from tutormax_streams.cli import app as cli
 from tutormax_streams.rebuild import Progress, rebuild
 from tutormax_streams.refused import KAFKA, POSTGRES, STATE, Refused
+from tutormax_streams.topics import RAW
 
 EVENTS = 1_200
+HOUR_US = 3_600_000_000
 stopped: list[Deployment] = []  # what `another_database` leaves behind: right rows, and no worker
 PAGE_ROWS = 100  # so that a rebuild has something to be interrupted in
 
@@ -230,6 +235,66 @@ async def another_database(deploy: Deploy) -> None:
     assert "rebuild" not in str(refused.value)
 
 
+async def tell_more(deployment: Deployment) -> None:
+    """A tutor with a session, all the way to the rows."""
+    now_us = time.time_ns() // 1000
+    await deployment.tell(
+        ("tutors", tutor_payload("tutor_of_today", now_us)),
+        ("sessions", session_payload("session_of_today", "tutor_of_today", now_us - HOUR_US, now_us)),
+    )
+    await deployment.assert_right()
+
+
+async def a_database_that_was_restored_from_its_backup(deploy: Deploy) -> None:
+    """Rows written since the backup are in the raw topics still; those of before are in the backup alone."""
+    deployment = await with_history(deploy, 18)
+    server, _, name = deployment.database.rpartition("/")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+
+        def copy(source: str, target: str) -> None:
+            names = map(sql.Identifier, (target, source))
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
+
+        def drop(database: str) -> None:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+
+        copy(name, f"{name}_backup")
+        ends = await kafka.log_ends(deployment.settings, [deployment.topics.raw(short) for short in RAW])
+        async with kafka.admin_client(deployment.settings) as admin:
+            await admin.delete_records({tp: RecordsToDelete(before_offset=end) for tp, (_, end) in ends.items() if end})
+        worker = deployment.worker()
+        worker.start()
+        await worker.until_ready()
+        await tell_more(deployment)
+        assert await worker.stop() == 0
+        drop(name)
+        copy(f"{name}_backup", name)
+        drop(f"{name}_backup")
+    await assert_rebuilt(deployment)
+
+
+async def public_topics_that_were_deleted(deploy: Deploy) -> None:
+    deployment = await with_history(deploy, 20)
+    names = deployment.topics
+    gone = (names.metrics, names.persisted, names.alerts)
+    for name in gone:
+        await make_anew(deployment, name, create=False)
+    began_us = time.time_ns() // 1000
+    worker = deployment.worker()
+    worker.start()
+    await worker.until_ready()
+    await deployment.assert_right(newer_than_us=began_us)
+    published = {decode(record.value).tutor_id for record in await deployment.read(names.metrics)}
+    with psycopg.connect(deployment.database) as connection:
+        tutors = connection.execute("SELECT DISTINCT tutor_id FROM tutor_performance_metrics").fetchall()
+    assert published == {tutor_id for (tutor_id,) in tutors}
+    await tell_more(deployment)
+    assert "tutor_of_today" in {record.key.decode() for record in await deployment.read(names.persisted)}
+    assert await worker.stop() == 0
+    async with kafka.admin_client(deployment.settings) as admin:
+        assert set(gone) <= set(await admin.list_topics())
+
+
 STORIES = [
     another_database,
     a_deleted_changelog,
@@ -238,6 +303,8 @@ STORIES = [
     another_number_of_partitions,
     a_database_with_history_and_a_rebuild_that_was_interrupted,
     rows_of_a_later_epoch_than_kafkas,
+    a_database_that_was_restored_from_its_backup,
+    public_topics_that_were_deleted,
 ]
 
 
