@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -109,6 +110,12 @@ def test_a_late_record_of_a_zombie_brings_nothing_back_when_the_broker_has_compa
 
 
 # -- the campaign's own parts -------------------------------------------------------------------------------------------
+
+
+def test_every_fault_is_linked_from_what_the_readme_says_about_it():
+    text = (reliability.PAGE.parent.parent / "README.md").read_text()
+    linked = set(re.findall(r"\(docs/reliability\.md#([\w-]+)\)", text))
+    assert set(FAULTS) - linked == set()
 
 
 def test_the_page_about_reliability_is_current():
