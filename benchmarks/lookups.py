@@ -1,9 +1,10 @@
 """Latency of lookups: `python -m benchmarks.lookups [--rate 500] [--seconds 60] [--tutors 300]`.
 
-One worker is asked `/tutors/{id}/metrics` at a steady rate while it takes in 200 events a second; half of what it is
-asked belongs to a second worker and is forwarded. Requests are begun by the clock, whether or not earlier ones have
-been answered, and latency counts from the moment at which a request was due. Beside them, in the same run and at a tenth
-of the rate, stands a no-op: `/livez` of the same worker.
+One worker is asked for tutors at a steady rate, three times `/tutors/{id}/metrics` and once `/tutors/{id}/performance`,
+which asks PostgreSQL for the tutor's risk to leave. Half of what it is asked belongs to a second worker and is forwarded.
+Each of the two takes in 200 events a second all the while, by the worker's own count: less is no measurement. Requests
+are begun by the clock, whether or not earlier ones have been answered, and latency counts from the moment at which a
+request was due. Beside them, in the same run and at a tenth of the rate, stands a no-op: `/livez` of the same worker.
 """
 
 from __future__ import annotations
@@ -25,32 +26,45 @@ from benchmarks.conditions import Conditions
 from benchmarks.freshness import quantile, session_payload, tutor_id, tutor_payload
 from benchmarks.ground import Deployment, Ground, MeasuredWorker, prepare_database
 from benchmarks.memory import ready
+from tests.flow.users import PREDICTIONS_TABLE
 from tutormax_streams import kafka, topics
 from tutormax_streams.postgres.platform_tables import USERS_TABLE
 from tutormax_streams.topics import Topics
 from tutormax_streams.web.access import token_for
 from tutormax_streams.web.lookups import HOPS
 
-EVENTS_PER_SECOND = 200
+EVENTS_PER_SECOND = 200  # taken in by each worker
+WORKERS = 2
+AT_LEAST = 0.95  # of these events; batches are counted as they are done
 WARM_SESSIONS = 20  # of each tutor
+LOOK_SECONDS = 2.0  # over which a rate is taken
+SETTLE_SECONDS = 90.0  # after a rebalance, at most
 NO_OP_EVERY = 10  # requests
+PERFORMANCE_EVERY = 4  # requests of each kind
 KINDS = ("local", "forwarded", "no-op")
+PREDICTIONS = """
+INSERT INTO churn_predictions
+SELECT 'pred_' || tutor_id, tutor_id, now(), 50, 'MEDIUM', 0.1, 0.3, 0.5, 0.7, '{}', '1.0', now(), now() FROM tutors
+"""
 
 
 @dataclass(slots=True)
 class Answers:
-    """Seconds by kind of request, and what was answered."""
+    """Seconds by kind of request, and what was answered; the events that the worker asked took in meanwhile."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     statuses: Counter[str] = field(default_factory=Counter)
+    events_per_second: float = 0.0
+    settled_seconds: float = 0.0  # from the first of the events until that worker took in its share
 
     def p99_ms(self, kind: str) -> float:
         return quantile(sorted(self.seconds[kind]), 0.99) * 1000
 
     def lines(self, rate: int, seconds: float) -> list[str]:
         return [
-            f"lookups at {rate:,} requests/s for {seconds:g} s beside {EVENTS_PER_SECOND} events/s:",
+            f"lookups at {rate:,} requests/s for {seconds:g} s of a worker that took in {self.events_per_second:.0f} events/s:",
             *(f"  {self.line(kind)}" for kind in KINDS),
+            f"  it took in its share {self.settled_seconds:.0f} s after the second worker had joined",
             "  answers: " + ", ".join(f"{count:,} {status}" for status, count in sorted(self.statuses.items())),
         ]
 
@@ -72,15 +86,35 @@ async def _owned(client: aiohttp.ClientSession, worker: MeasuredWorker, tutors: 
 
 
 async def _intake(deployment: Deployment, tutors: int) -> None:
-    """Sessions at a steady rate, for as long as it is let."""
-    names = Topics.of(deployment.settings)
+    """Sessions at a steady rate, as many for each worker, for as long as it is let."""
+    names, partitions = Topics.of(deployment.settings), deployment.settings.kafka_partitions
     async with kafka.producer(deployment.settings) as producer:
         began, event = time.monotonic(), 0
         while True:
             value = session_payload(event % tutors, WARM_SESSIONS + event // tutors, datetime.now(UTC))
-            await producer.send(names.raw("sessions"), value)
+            await producer.send(names.raw("sessions"), value, partition=event % partitions)
             event += 1
-            await asyncio.sleep(max(0.0, began + event / EVENTS_PER_SECOND - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + event / (WORKERS * EVENTS_PER_SECOND) - time.monotonic()))
+
+
+async def _taken_in(worker: MeasuredWorker) -> tuple[float, float]:
+    """Raw records that the worker has dealt with so far, and when it said so."""
+    _, body = await asyncio.to_thread(worker.get, "/metrics")
+    lines = [line for line in body.decode().splitlines() if line.startswith("tutormax_events_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines), time.monotonic()
+
+
+async def _settled(worker: MeasuredWorker) -> float:
+    """Wait until the worker takes in its share of the events: seconds that took. TimeoutError if it never does."""
+    began = time.monotonic()
+    async with asyncio.timeout(SETTLE_SECONDS):
+        taken_in, at = await _taken_in(worker)
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            before, since = taken_in, at
+            taken_in, at = await _taken_in(worker)
+            if taken_in - before >= AT_LEAST * EVENTS_PER_SECOND * (at - since):
+                return time.monotonic() - began
 
 
 async def _history(deployment: Deployment, tutors: int) -> None:
@@ -93,8 +127,21 @@ async def _history(deployment: Deployment, tutors: int) -> None:
         await producer.flush()
 
 
+async def _predictions(deployment: Deployment, tutors: int) -> None:
+    """One of each tutor, in the platform's table, once the tutors are in theirs."""
+    async with await psycopg.AsyncConnection.connect(deployment.conninfo, autocommit=True) as connection:
+        stored = 0
+        while stored < tutors:
+            await asyncio.sleep(0.2)
+            counted = await (await connection.execute("SELECT count(*) FROM tutors")).fetchone()
+            stored = counted[0] if counted else 0
+        await connection.execute(PREDICTIONS_TABLE)
+        await connection.execute(PREDICTIONS)
+
+
 async def measure(deployment: Deployment, token: str, rate: int, seconds: float, tutors: int) -> Answers:
-    """On a deployment with a user; raises RuntimeError where one of the two workers owns nobody."""
+    """On a deployment with a user. Raises RuntimeError where one of the two workers owns nobody, or the one that is asked
+    takes in less than it should."""
     await topics.ensure(deployment.settings)
     await _history(deployment, tutors)
     answers = Answers()
@@ -122,7 +169,10 @@ async def measure(deployment: Deployment, token: str, rate: int, seconds: float,
                         answers.statuses[f"{kind} {type(failure).__name__}"] += 1
                     answers.seconds[kind].append(time.perf_counter() - due)
 
+                await _predictions(deployment, tutors)
                 intake = asyncio.create_task(_intake(deployment, tutors))
+                answers.settled_seconds = await _settled(asked)
+                before, since = await _taken_in(asked)
                 asking: set[asyncio.Task[None]] = set()
                 began = time.perf_counter()
                 for number in range(int(rate * seconds)):
@@ -138,13 +188,19 @@ async def measure(deployment: Deployment, token: str, rate: int, seconds: float,
                         asking.add(task)
                         task.add_done_callback(asking.discard)
                 await asyncio.gather(*asking)
-                intake.cancel()
-                await asyncio.wait([intake])
+                after, until = await _taken_in(asked)
+                words = asked.last_words()
+                if not intake.cancel():
+                    await intake  # it has failed
+    answers.events_per_second = (after - before) / (until - since)
+    if answers.events_per_second < AT_LEAST * EVENTS_PER_SECOND:
+        raise RuntimeError(f"the worker asked took in {answers.events_per_second:.0f} events a second only: {words}")
     return answers
 
 
 def _path(tutors: list[str], number: int) -> str:
-    return f"/tutors/{tutors[number % len(tutors)]}/metrics"
+    what = "performance" if number // 2 % PERFORMANCE_EVERY == 0 else "metrics"
+    return f"/tutors/{tutors[number % len(tutors)]}/{what}"
 
 
 @asynccontextmanager
