@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qs, urldefrag
 
 import psutil
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = ("--tutors", "20", "--days", "30")
 LONGEST_SECONDS = 240.0
+TRICKLE_SECONDS = 20.0
 
 
 class Showing:
@@ -115,8 +116,22 @@ def test_once_loads_judges_and_says_what_it_found(home: Path):
     showing.assert_nothing_is_left()
 
 
+def first_figures(stream: IO[bytes]) -> dict[str, Any]:
+    """The first tutor's figures that a stream of events tells."""
+    deadline, kind = time.monotonic() + TRICKLE_SECONDS, b""
+    for line in stream:
+        assert time.monotonic() < deadline, f"no figures in {TRICKLE_SECONDS} s"
+        name, _, value = line.rstrip().partition(b": ")
+        if (name, kind) == (b"data", b"metrics"):
+            figures: dict[str, Any] = json.loads(value)
+            return figures
+        kind = value if name == b"event" else kind
+    raise AssertionError("the stream has ended")
+
+
 def visited(link: str) -> dict[str, Any]:
-    """The dashboard's totals, as the page at this link gets them: it trades what the fragment holds for a cookie."""
+    """The dashboard's totals, as the page at this link gets them: it trades what the fragment holds for a cookie, and sees
+    live figures."""
     page, fragment = urldefrag(link)
     base = page.removesuffix("/dashboard")
     (token,) = parse_qs(fragment)["token"]
@@ -131,6 +146,9 @@ def visited(link: str) -> dict[str, Any]:
     with browser.open(f"{base}/whoami", timeout=10) as response:
         who = json.load(response)
         assert (who["full_name"], who["is_staff"]) == ("Demo viewer", True)
+    with browser.open(f"{base}/events", timeout=TRICKLE_SECONDS) as response:
+        told = first_figures(response)
+        assert (told["tutor_id"][:6], set(told["windows"])) == ("tutor_", {"7day", "30day", "90day"})
     with browser.open(f"{base}/dashboard/analytics", timeout=10) as response:
         totals: dict[str, Any] = json.load(response)
         return totals
