@@ -23,6 +23,7 @@ BREAKER_WINDOW = 200
 BREAKER_COOLDOWN_SECONDS = 1.0
 HYSTERESIS_PCT = 20
 RATE_PER_MINUTE = 30
+ORIGIN = "https://platform.example.org"
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +75,7 @@ def living(
             "TUTORMAX_ALERT_SETTLE_SECONDS": "6",
             "TUTORMAX_ALERT_HYSTERESIS_PCT": str(HYSTERESIS_PCT),
             "TUTORMAX_WEB_RATE_PER_MINUTE": str(RATE_PER_MINUTE),
+            "TUTORMAX_WEB_CORS_ORIGINS": ORIGIN,
             "SECRET_KEY": users.KEY,
         },
     )
