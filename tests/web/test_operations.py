@@ -106,12 +106,18 @@ def test_since_when_the_sink_waits():
     assert state.answer()["sink"]["waiting"][0]["seconds"] == 0.0
 
 
-def test_freshness_and_dead_letters_are_those_of_the_last_minutes():
+def after_a_history(seconds: float) -> tuple[Worker, Clock, WorkerState]:
+    """A worker that has taken in 100 events, each of them so old when its row was committed."""
     worker, clock = Worker(), Clock()
     state = WorkerState(worker, clock)
     for _ in range(100):
-        worker.telemetry.observe("freshness", 50.0)
+        worker.telemetry.observe("freshness", seconds)
     worker.telemetry.count("events", 100, topic="sessions", fate="accepted")
+    return worker, clock, state
+
+
+def test_freshness_and_dead_letters_are_those_of_the_last_minutes():
+    worker, clock, state = after_a_history(50.0)
     worker.telemetry.count("dead_letters", 4, topic="sessions", reason="invalid")
     for _ in range(int(PERIOD_SECONDS) + 60):
         clock.now += 1
@@ -134,11 +140,7 @@ def test_freshness_and_dead_letters_are_those_of_the_last_minutes():
 
 
 def test_what_a_history_took_is_out_of_the_last_minute_when_the_minute_is_over():
-    worker, clock = Worker(), Clock()
-    state = WorkerState(worker, clock)
-    for _ in range(100):
-        worker.telemetry.observe("freshness", 20.0)
-    worker.telemetry.count("events", 100, topic="sessions", fate="accepted")
+    worker, clock, state = after_a_history(20.0)
     assert state.answer()["freshness"]["last_minute"]["events"] == 100
     for second in range(1, 91):
         clock.now += 1
