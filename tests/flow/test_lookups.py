@@ -78,11 +78,34 @@ def assert_true(told: dict[str, Any], oracle: Oracle) -> None:
     for window, figures in (told.get("windows") or {told["window"]: told["metrics"]}).items():
         right = shown(expected[window])
         assert {name: figures[name] for name in right} == right, f"never a false zero: {window} of {told}"
+    if "windows" in told:
+        assert told["performance_tier"] == expected["30day"]["performance_tier"], told
+        assert told["tutor_status"] == oracle.tutors[told["tutor_id"]]["status"].lower(), told
+        lost = declines(expected) if told["source"] == "stream" else None  # rows do not have it
+        assert told["declines_7day_vs_30day"] == (lost and pytest.approx(lost, abs=0.005 + 1e-9)), told
+
+
+def declines(windows: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+    """By how much the last week is worse than the last 30 days (contract, as documented): in rounded figures, sessions
+    scheduled a week, and the latter as a share."""
+    week, month = windows["7day"], windows["30day"]
+
+    def lost(name: str) -> float | None:
+        return None if month[name] is None or week[name] is None else month[name] - week[name]
+
+    a_week = month["sessions_scheduled"] * 7 / 30
+    return {
+        "avg_rating_stars": lost("avg_rating"),
+        "engagement_score_pct": lost("engagement_score"),
+        "sessions_per_week": a_week - week["sessions_scheduled"],
+        "sessions_per_week_frac": 1 - week["sessions_scheduled"] / a_week if a_week else None,
+    }
 
 
 RATES = ("first_session_success_rate", "reschedule_rate", "learning_objectives_met_pct", "response_time_avg_minutes")
 SHOWN = ("performance_tier", "sessions_completed", "avg_rating", "no_show_count", "engagement_score", *RATES)
 WINDOWS = ("7day", "30day", "90day")
+STATUSES = ("active", "inactive")
 Told = TypeVar("Told")
 OLD = "t7"
 """A tutor with sessions that have left the longest window, and were in it within the last 30 days."""
@@ -138,7 +161,7 @@ def looked_up(deploy: Deploy, new_database: Callable[[], str]) -> Deployment:
         for worker in deployment.workers:
             await worker.until_ready()
         await deployment.tell(
-            *(("tutors", tutor_payload(f"t{n}", now_us)) for n in range(TUTORS)),
+            *(("tutors", tutor_payload(f"t{n}", now_us, status=STATUSES[n % 2])) for n in range(TUTORS)),
             *(event for n in range(TUTORS) for event in story(n, now_us)),
         )
         await deployment.assert_right()
@@ -181,6 +204,11 @@ def test_performance_says_why_it_is_this_tier(looked_up: Deployment):
     assert body["performance_tier"] == body["windows"]["30day"]["performance_tier"]
     assert {flag["flag"] for flag in body["windows"]["30day"]["flags"]} <= {"green", "red", None}
     assert body["declines_7day_vs_30day"]["avg_rating_stars"] == 0.0
+    now_us = time.time_ns() // 1000
+    lost = [declines(oracle.metrics(f"t{n}", now_us)) for n in range(TUTORS)]
+    for name in lost[0]:
+        assert len({line[name] for line in lost}) > 2, f"nothing is shown where {name} is hardly ever anything else"
+    assert {row["status"] for row in oracle.tutors.values()} == {"ACTIVE", "INACTIVE"}
 
 
 def test_churn_is_told_when_somebody_has_predicted_it(looked_up: Deployment):
@@ -632,9 +660,41 @@ async def joined(worker: Worker, oracle: Oracle) -> Counter[str]:
     return heard
 
 
+async def until_the_owners_answer(
+    deployment: Deployment,
+    moving: Moving,
+    oracle: Oracle,
+    asked: tuple[Worker, Worker],
+    leaving: asyncio.Task[int] | None = None,
+) -> tuple[set[str], int]:
+    """Ask two workers for every tutor, for 20 to 40 s and until rows are no longer what they answer from: each answer is
+    right. Answers with the sources of the answers, and how many times rows were refused for their age."""
+    sources, refused, rounds = set(), 0, 0
+    began = time.monotonic()
+    while time.monotonic() < began + 40:
+        rounds += 1
+        for number in range(TUTORS):
+            path = "performance" if (rounds + number) % 2 else f"metrics?window={WINDOWS[rounds % 3]}"
+            status, body = await asyncio.to_thread(ask, asked[number % 2], f"/tutors/t{number}/{path}")
+            assert status == 200, body
+            assert_true(body, oracle)
+            sources.add(body["source"])
+            if body["source"] == "database":
+                strict, wait = await asyncio.to_thread(strictly, asked[0], f"/tutors/t{number}/metrics?max_age=0.001")
+                assert (strict, wait) in ((200, None), (503, "1"))  # the owner may be back by now
+                refused += strict == 503
+        for number, tutor_id in enumerate(moving.ids):
+            path = "performance" if (rounds + number) % 2 else f"metrics?window={WINDOWS[number % 3]}"
+            await moving.judge(tutor_id, partial(ask, asked[number % 2], f"/tutors/{tutor_id}/{path}"))
+        has_settled = body["source"] == "stream" and ("database" in sources or (leaving is not None and leaving.done()))
+        if has_settled and time.monotonic() > began + 20:
+            break
+    return sources, refused
+
+
 async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deployment):
-    """Under load one worker of three is killed, and another begins: two rebalances. Tutors that rest have one right
-    answer; those that the load is about have one for every event."""
+    """Under load one worker of three is killed, another begins, and a third is told to leave: three rebalances. Tutors that
+    rest have one right answer; those that the load is about have one for every event."""
     first, second, third = looked_up.workers
     moving = Moving(looked_up, MOVING)
     await moving.begin()
@@ -652,30 +712,15 @@ async def test_rows_answer_while_the_owner_is_away_and_say_so(looked_up: Deploym
     joins = looked_up.worker()
     joins.start()
     joining = asyncio.create_task(joined(joins, oracle))
-    sources, refused, rounds = set(), 0, 0
-    began = time.monotonic()
-    while time.monotonic() < began + 40:
-        rounds += 1
-        for number in range(TUTORS):
-            path = "performance" if (rounds + number) % 2 else f"metrics?window={WINDOWS[rounds % 3]}"
-            status, body = await asyncio.to_thread(ask, (first, third)[number % 2], f"/tutors/t{number}/{path}")
-            assert status == 200, body
-            assert_true(body, oracle)
-            sources.add(body["source"])
-            if body["source"] == "database":
-                strict, wait = await asyncio.to_thread(strictly, first, f"/tutors/t{number}/metrics?max_age=0.001")
-                assert (strict, wait) in ((200, None), (503, "1"))  # the owner may be back by now
-                refused += strict == 503
-        for number, tutor_id in enumerate(moving.ids):
-            worker, window = (first, third)[number % 2], WINDOWS[number % 3]
-            await moving.judge(tutor_id, window, partial(ask, worker, f"/tutors/{tutor_id}/metrics?window={window}"))
-        if "database" in sources and body["source"] == "stream" and time.monotonic() > began + 20:
-            break
-    assert not loading.done(), "the load went on all the while"
-    loading.cancel()
+    sources, refused = await until_the_owners_answer(looked_up, moving, oracle, (first, third))
     assert sources == set(moving.judged) == {"stream", "database"}
     assert refused, "rows that are too old for who asks are refused, and when to come back is said"
     assert (await asyncio.wait_for(joining, 60))["stream"] > 0
+    leaving = asyncio.create_task(third.stop())
+    await until_the_owners_answer(looked_up, moving, oracle, (first, joins), leaving)
+    assert await leaving == 0
+    assert not loading.done(), "the load went on all the while"
+    loading.cancel()
     await eventually(lambda: ask(first, "/tutors/t7/metrics?max_age=1")[0] == 200)
 
 
