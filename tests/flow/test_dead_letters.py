@@ -6,15 +6,17 @@ import asyncio
 import json
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.flow import judge
+from tests.flow import judge, users
 from tests.flow.driver import Deployment, eventually
 from tests.flow.stories import Deploy
+from tests.flow.test_lookups import ask
 from tests.oracle import Payload
 from tests.samples import bare, enveloped, feedback_payload, session_payload, tutor_payload
 from tutormax_streams.cli import app
@@ -64,16 +66,27 @@ class Refused:
 
 
 @pytest.mark.slow
-async def test_what_was_refused_can_be_listed_shown_mended_and_replayed(deploy: Deploy, tmp_path: Path):
-    deployment = deploy()
+async def test_what_was_refused_can_be_listed_shown_mended_and_replayed(
+    deploy: Deploy, new_database: Callable[[], str], tmp_path: Path
+):
+    database = new_database()
+    users.make(database)
+    deployment = deploy(database=database, settings={"SECRET_KEY": users.KEY})
     worker = deployment.worker()
     worker.start()
     await worker.until_ready()
     refused = Refused(time.time_ns() // 1000)
     await refused.publish(deployment)
 
-    # They are listed, by reason and with what is wrong.
+    # They are counted by reason, and listed with what is wrong.
     await eventually(lambda: worker.metric("dead_letters") == 4)
+    status, state = await asyncio.to_thread(ask, worker, "/operations/state")
+    assert status == 200
+    assert sorted(state["dead_letters"], key=lambda counted: counted["reason"]) == [
+        {"topic": "sessions", "reason": reason, "count": 1, "recent": 1}
+        for reason in ("checksum", "invalid", "not_json", "wrong_kind")
+    ]
+    assert state["problems"] == [{"level": "odd", "text": "4 events were refused in the last minutes"}]
     letters = await listed(deployment)
     assert letters.keys() == {"invalid", "wrong_kind", "not_json", "checksum"}
     assert letters["invalid"]["key"] == KEY.decode()
