@@ -7,6 +7,7 @@ topics to be deleted), so they run side by side and are judged one by one.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -155,6 +156,27 @@ async def a_changelog_made_anew_while_workers_write(deploy: Deploy) -> None:
     await assert_rebuilt(deployment)
 
 
+async def a_disk_that_was_lost(deploy: Deploy) -> None:
+    """Nothing is refused: the state comes from the changelogs, and until it has come the worker says so."""
+    deployment = await with_history(deploy, 18)
+    (worker,) = deployment.workers
+    worker.forget()
+    worker.start()
+    said: dict[str, set[str]] = {"/readyz?role=stream": set(), "/startupz": set()}
+    is_ready = False
+    while not is_ready:
+        assert worker.running, worker.last_words()
+        for path, reasons in said.items():
+            if (body := await asyncio.to_thread(worker.get, path)) is not None:
+                told = json.loads(body)
+                is_ready |= path.startswith("/readyz") and told["ready"]
+                reasons |= {reason for role in told["roles"].values() for reason in role["reasons"]}
+    for path, reasons in said.items():
+        assert any(reason.startswith("tables are being recovered: ") for reason in reasons), (path, reasons)
+    await deployment.assert_right()
+    assert await worker.stop() == 0
+
+
 async def a_topic_made_anew(deploy: Deploy) -> None:
     deployment = await with_history(deploy, 12)
     place = TopicPartition(deployment.topics.facts, 0)
@@ -297,6 +319,7 @@ async def public_topics_that_were_deleted(deploy: Deploy) -> None:
 
 STORIES = [
     another_database,
+    a_disk_that_was_lost,
     a_deleted_changelog,
     a_changelog_made_anew_while_workers_write,
     a_topic_made_anew,
@@ -317,7 +340,7 @@ def endings(deploy: Deploy) -> Endings:
 
 
 @pytest.mark.parametrize("story", STORIES, ids=title)
-def test_a_start_is_refused_and_after_a_rebuild_all_is_right(endings: Endings, story: Story):
+def test_what_is_incomplete_is_said_and_in_the_end_all_is_right(endings: Endings, story: Story):
     judge(endings, story)
 
 
