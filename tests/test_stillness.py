@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.exceptions import ConsumerNotStarted
+from faust.types import TP
 
 from tests.batches.rig import A0, Rig, rig
 from tutormax_streams import stillness
@@ -47,6 +49,14 @@ async def test_a_batch_that_nobody_finishes_is_found_after_the_patience(watched:
     await watched.made.deliver()
     assert await watched.look(PATIENCE) is None
     assert "nothing of a has been finished" in str(await watched.look(2))
+
+
+async def test_a_consumer_whose_thread_has_not_begun_has_nothing_to_be_still_with(watched: Watched):
+    def assignment() -> set[TP]:
+        raise ConsumerNotStarted
+
+    watched.made.thread.assignment = assignment  # type: ignore[method-assign]
+    assert await watched.look(5 * PATIENCE) is None
 
 
 async def test_as_long_as_something_is_finished_work_goes_on(watched: Watched):

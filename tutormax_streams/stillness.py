@@ -58,7 +58,7 @@ class Stillness:
         if still >= REBALANCING * self.patience:
             return f"{self.app.conf.id} has been rebalancing for {still:.0f} s"
         recovering = bool(self.app.tables) and (self.app.in_recovery or not self.app.tables.actives_ready)
-        if self.app.rebalancing or not consumer.assignment():
+        if self.app.rebalancing or not consumer.is_assigned:
             clocks.forget(lambda name: name != "rebalancing")
             self.commits_still.clear()
             return None

@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import faust
 from aiokafka.errors import IllegalStateError
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP, ConsumerMessage
 from mode import Service
@@ -269,6 +270,14 @@ class BatchConsumer(Consumer):
     def thread_silence_seconds(self) -> float | None:
         """The same whether or not anything is fetched for agents; recovery fetches too."""
         return self._thread.silence_seconds()
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether it has partitions. It has none before its thread has begun, which takes a busy machine a second."""
+        try:
+            return bool(self.assignment())
+        except ConsumerNotStarted:
+            return False
 
     def unconfirmed_seconds(self) -> float | None:
         """How long ago the group last knew us for a member; None before the first assignment."""
