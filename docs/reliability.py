@@ -125,8 +125,9 @@ server that is away, a history that is published at once); *fresh after* says ho
 s) found rows less than 5 s old again, for good, and must lie within what is stated of the fault; it counts from what is
 named there: of `kill9-one` from the very SIGKILL, and the longest of its times is shown; where "its end" is named, from
 when what was broken was whole again (a server answers, a way is free). That rows were 5 s old at all is not part of it:
-0.0 s where they never were. *gave up* counts workers that ended by themselves, with a reason and a code other than 0,
-and were started again as any orchestrator does. *alerts* among what was noted are those that were told, each once.
+0.0 s where they never were. *gave up* counts workers that ended by themselves, with a code and a reason that their
+fault allows, and were started again as any orchestrator does. *alerts* among what was noted are those that were told,
+each once.
 """
 
 

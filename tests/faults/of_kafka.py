@@ -7,9 +7,11 @@ import asyncio
 from tests.faults.proxy import Door
 from tests.faults.registry import fault
 from tests.faults.run import Run
+from tutormax_streams.refused import KAFKA
 
 CUT_SECONDS = 60.0
 AWAY_SECONDS = 60.0
+KAFKA_FAILED = {KAFKA: "Kafka"}  # a worker in the middle of a rebalance, or that starts
 
 
 async def away(run: Run, how: str, seconds: float) -> None:
@@ -20,36 +22,38 @@ async def away(run: Run, how: str, seconds: float) -> None:
     run.is_over()
 
 
-@fault("kafka-restart", 5, "Kafka is restarted in order")
+@fault("kafka-restart", 5, "Kafka is restarted in order", may_end_with=KAFKA_FAILED)
 async def restart(run: Run) -> None:
     await away(run, "stop", 0)
 
 
-@fault("kafka-kill9", 5, "SIGKILL of Kafka, started again at once", times=3, short_times=1)
+@fault("kafka-kill9", 5, "SIGKILL of Kafka, started again at once", times=3, short_times=1, may_end_with=KAFKA_FAILED)
 async def kill(run: Run) -> None:
     for _ in range(run.times):
         await away(run, "kill", 0)
         await asyncio.sleep(run.rng.uniform(2, 10))
 
 
-@fault("kafka-down", 5, "Kafka is down for 60 s")
+@fault("kafka-down", 5, "Kafka is down for 60 s", may_end_with=KAFKA_FAILED)
 async def down(run: Run) -> None:
     await away(run, "stop", AWAY_SECONDS)
 
 
-@fault("kafka-bounces", 5, "Kafka bounces five times, a few seconds up in between", times=5)
+@fault("kafka-bounces", 5, "Kafka bounces five times, a few seconds up in between", times=5, may_end_with=KAFKA_FAILED)
 async def bounce(run: Run) -> None:
     for _ in range(run.times):
         await away(run, run.rng.choice(("stop", "kill")), run.rng.uniform(0, 3))
         await asyncio.sleep(run.rng.uniform(1, 6))
 
 
-@fault("kafka-cut", 6, "one worker's connections to Kafka are cut for 60 s", proxied=True)
+@fault("kafka-cut", 6, "one worker's connections to Kafka are cut for 60 s", proxied=True, may_end_with=KAFKA_FAILED)
 async def cut(run: Run) -> None:
     await _for_a_while(run, "cut", CUT_SECONDS)
 
 
-@fault("kafka-stall", 6, "one worker's connections to Kafka are stalled for 60 s", proxied=True)
+@fault(
+    "kafka-stall", 6, "one worker's connections to Kafka are stalled for 60 s", proxied=True, may_end_with=KAFKA_FAILED
+)
 async def stall(run: Run) -> None:
     await _for_a_while(run, "stall", CUT_SECONDS)
 
@@ -60,6 +64,7 @@ async def stall(run: Run) -> None:
     "one worker's connections to Kafka are stalled for 5 to 14 s",
     times=6,
     proxied=True,
+    may_end_with=KAFKA_FAILED,
 )
 async def stall_shortly(run: Run) -> None:
     for _ in range(run.times):

@@ -18,6 +18,9 @@ class Fault:
     when the function returns, unless the run is told otherwise.
 
     Times are judged. `most_age`: seconds that no row may ever lag behind, for faults that nobody should notice.
+
+    Endings are judged. `may_end_with`: exit codes that workers may end with by themselves, and words of the reason that
+    each must give then; whoever ends otherwise has failed.
     """
 
     name: str
@@ -25,10 +28,11 @@ class Fault:
     sentence: str
     happen: Happen
     times: int = 1
-    short_times: int = 0  # in the short form (`SHORT` in test_campaign.py); 0: not part of it
+    short_times: int = 0  # in the short form (`CHAINS` in test_campaign.py); 0: not part of it
     within: float = 60.0
     since: str = "its end"
     most_age: float | None = None
+    may_end_with: Mapping[int, str] = field(default_factory=dict)
     workers: int = 3
     start: int | None = None  # how many of them run at first, where not all
     proxied: bool = False  # workers reach both servers through doors

@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -195,13 +195,12 @@ class Run:
             raise AssertionError(f"rows were fresh {result.fresh_after:.1f} s after it, {fault.within} is promised")
 
     def _judge_endings(self) -> None:
-        """Who ended by itself said why, and not with 0; those too who did so a moment before they were killed."""
+        """Who ended by itself did so as the fault allows; those too who did so a moment before they were killed."""
         for worker in self.workers:
             while worker.unseen:
                 self.deployment.endings.append(Ending(worker.name, *worker.unseen.pop()))
-        mute = [ending for ending in self.deployment.endings if ending.code <= 0 or not ending.reason]
-        if mute:
-            raise AssertionError(f"workers ended without a reason: {mute}\n" + self._last_words())
+        if wrong := unexpected(self.deployment.endings, self.fault.may_end_with):
+            raise AssertionError(f"workers ended otherwise than they may: {wrong}\n" + self._last_words())
 
     async def _after_losing_all_disks(self) -> Tally:
         for worker in self.workers:
@@ -278,6 +277,11 @@ class Run:
         return "\n".join(
             f"--- {worker.name}\n{worker.last_words(30)}" for worker in self.workers if worker.log.exists()
         )
+
+
+def unexpected(endings: Sequence[Ending], may_end_with: Mapping[int, str]) -> list[Ending]:
+    """Those whose code is none of these, or whose reason lacks the code's words."""
+    return [it for it in endings if it.code not in may_end_with or may_end_with[it.code] not in it.reason]
 
 
 @asynccontextmanager

@@ -22,8 +22,9 @@ from tests.faults.load import Load
 from tests.faults.proxy import Switchboard
 from tests.faults.registry import FAULTS, Fault
 from tests.faults.results import Result, Tally
-from tests.faults.run import Run
+from tests.faults.run import Run, unexpected
 from tests.faults.zombie_changelogs import a_zombie_writes_to_changelogs_late_and_the_broker_compacts
+from tests.flow.driver import Ending
 from tests.flow.judge import Doubled, Lost, Wrong
 from tests.flow.stories import Deploy, ending
 from tutormax_streams.embedded.kafka import ApacheKafka
@@ -66,6 +67,7 @@ def chain(name: str) -> Fault:
         proxied=any(fault.proxied for fault in faults),
         settings={key: value for fault in faults for key, value in fault.settings.items()},
         raw_partitions={key: count for fault in faults for key, count in fault.raw_partitions.items()},
+        may_end_with={code: words for fault in faults for code, words in fault.may_end_with.items()},
         poison_share=max(fault.poison_share for fault in faults),
         per_second=40.0,
     )
@@ -151,6 +153,18 @@ async def test_a_door_passes_stalls_breaks_and_is_mended():
     finally:
         switchboard.close()
         server.close()
+
+
+def test_workers_end_by_themselves_only_as_their_fault_allows():
+    away = Ending("w", 3, "tutormax-streams: no Kafka broker answers at 127.0.0.1:9092")
+    bug = Ending("w", 70, "stopped by a failure, nothing unfinished was acknowledged: KeyError('Kafka')")
+    false_alarm = Ending("w", 5, "tutormax-streams: topic x has been made anew while workers wrote to it")
+    wedged = Ending("w", 75, "stopped by a failure: StoodStill('the worker does not end')")
+    mute, killed, other = Ending("w", 3, ""), Ending("w", -11, "Kafka"), Ending("w", 3, "tutormax-streams: no")
+    allowed = FAULTS["kafka-down"].may_end_with
+    wrong = [bug, false_alarm, wedged, mute, killed, other]
+    assert unexpected([away, *wrong], allowed) == wrong
+    assert unexpected([away, *wrong], FAULTS["kill9"].may_end_with) == [away, *wrong]
 
 
 def test_a_result_is_right_only_with_two_clean_verdicts(tmp_path: Path):
