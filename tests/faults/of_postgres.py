@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -23,9 +23,24 @@ from tutormax_streams.embedded.server import HOST
 AWAY_SECONDS = 60.0
 MOST_WINDOW_AGE_SECONDS = 15.0
 MOST_LATE_ANSWERS = 0.02  # of all
+LONGEST_ROUND_SECONDS = 2.0  # on average, for a question to every worker
 CUT_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tutormax-streams'"
 REPEATED = "a transaction met another writer's and is repeated: deadlock detected"
 WRITTEN = ("tutors", "sessions", "student_feedback", "tutor_events", "tutor_performance_metrics")
+
+
+@asynccontextmanager
+async def watched_by(watch: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """It watches while this lasts. What ends it before is raised at the end."""
+    watching = asyncio.create_task(watch)
+    try:
+        yield
+    finally:
+        failure = watching.exception() if watching.done() else None
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    if failure is not None:
+        raise failure
 
 
 @asynccontextmanager
@@ -62,14 +77,12 @@ async def fresh_lookups(run: Run) -> AsyncIterator[None]:
                 while await age(worker, probe) > MOST_WINDOW_AGE_SECONDS / 2:
                     assert time.monotonic() < until, f"{worker.name} does not know {probe.tutor_id}"
                     await asyncio.sleep(0.2)
-        watching = asyncio.create_task(watch())
-        try:
+        began = time.monotonic()
+        async with watched_by(watch()):
             yield
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
     run.notes["lookups"] = f"{asked:,}, {late} late or unanswered"
-    assert asked, "nobody was asked"
+    least = max(1.0, (time.monotonic() - began) / LONGEST_ROUND_SECONDS * len(run.workers))
+    assert asked >= least, f"only {asked} lookups"
     assert late <= asked * MOST_LATE_ANSWERS, f"{late} of {asked} lookups were late or unanswered"
 
 
@@ -109,16 +122,9 @@ async def fresh_records(run: Run) -> AsyncIterator[None]:
                 if caught_up.is_set():
                     oldest = max([oldest, *ages])
 
-    reading = asyncio.create_task(read())
-    try:
+    async with watched_by(read()):
         await asyncio.wait_for(caught_up.wait(), 60)
         yield
-    finally:
-        failure = reading.exception() if reading.done() else None
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-    if failure is not None:
-        raise failure
     run.notes["oldest window (s)"] = max(float(run.notes.get("oldest window (s)", 0)), round(oldest, 1))
     assert oldest < MOST_WINDOW_AGE_SECONDS, f"windows were {oldest:.1f} s old while PostgreSQL was in trouble"
 

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from docs import reliability
 from tests.faults import campaign, results
 from tests.faults.ground import Ground
 from tests.faults.load import Load
+from tests.faults.of_postgres import fresh_lookups
 from tests.faults.proxy import Switchboard
 from tests.faults.registry import FAULTS, Fault
 from tests.faults.results import Result, Tally
@@ -26,6 +29,7 @@ from tests.faults.run import Run, unexpected
 from tests.faults.zombie_changelogs import a_zombie_writes_to_changelogs_late_and_the_broker_compacts
 from tests.flow.driver import Ending
 from tests.flow.judge import Doubled, Lost, Wrong
+from tests.flow.processes import Worker
 from tests.flow.stories import Deploy, ending
 from tutormax_streams.embedded.kafka import ApacheKafka
 
@@ -165,6 +169,17 @@ def test_workers_end_by_themselves_only_as_their_fault_allows():
     wrong = [bug, false_alarm, wedged, mute, killed, other]
     assert unexpected([away, *wrong], allowed) == wrong
     assert unexpected([away, *wrong], FAULTS["kill9"].may_end_with) == [away, *wrong]
+
+
+async def test_what_watches_lookups_fails_the_run_when_it_fails_and_when_it_asks_too_little(tmp_path: Path):
+    run: Any = SimpleNamespace(workers=[], notes={}, load=SimpleNamespace(probes=[]))
+    with pytest.raises(AttributeError, match="running"):  # of the task that watches
+        async with fresh_lookups(run):
+            await asyncio.sleep(0.05)
+    run.running, run.workers = [], [Worker("w", tmp_path, {})]
+    with pytest.raises(AssertionError, match="only 0 lookups"):
+        async with fresh_lookups(run):
+            await asyncio.sleep(0.05)
 
 
 def test_a_result_is_right_only_with_two_clean_verdicts(tmp_path: Path):
