@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
-from tests.faults.proxy import Door
 from tests.faults.registry import fault
 from tests.faults.run import Run
+from tests.flow.driver import eventually
 from tutormax_streams.refused import KAFKA
 
 CUT_SECONDS = 60.0
@@ -48,14 +49,14 @@ async def bounce(run: Run) -> None:
 
 @fault("kafka-cut", 6, "one worker's connections to Kafka are cut for 60 s", proxied=True, may_end_with=KAFKA_FAILED)
 async def cut(run: Run) -> None:
-    await _for_a_while(run, "cut", CUT_SECONDS)
+    await _until_felt(run, "cut")
 
 
 @fault(
     "kafka-stall", 6, "one worker's connections to Kafka are stalled for 60 s", proxied=True, may_end_with=KAFKA_FAILED
 )
 async def stall(run: Run) -> None:
-    await _for_a_while(run, "stall", CUT_SECONDS)
+    await _until_felt(run, "stall")
 
 
 @fault(
@@ -68,13 +69,26 @@ async def stall(run: Run) -> None:
 )
 async def stall_shortly(run: Run) -> None:
     for _ in range(run.times):
-        await _for_a_while(run, "stall", run.rng.uniform(5, 14))
+        door = run.rng.choice(run.doors).kafka
+        door.stall()
+        await asyncio.sleep(run.rng.uniform(5, 14))
+        door.mend()
+        run.is_over()
         await asyncio.sleep(run.rng.uniform(1, 5))
 
 
-async def _for_a_while(run: Run, what: str, seconds: float) -> None:
-    door: Door = run.rng.choice(run.doors).kafka
-    getattr(door, what)()
-    await asyncio.sleep(seconds)
-    door.mend()
+async def _until_felt(run: Run, what: str) -> None:
+    """The worker says so meanwhile, in `/readyz` or as the reason why it ended."""
+    worker, doors = run.rng.choice(list(zip(run.workers, run.doors, strict=True)))
+
+    async def says_so() -> bool:
+        report = await asyncio.to_thread(worker.health)
+        ended = [ending.reason for ending in run.deployment.endings if ending.worker == worker.name]
+        return "no Kafka broker has answered" in str(report) or any("Kafka" in reason for reason in ended)
+
+    mended = time.monotonic() + CUT_SECONDS
+    getattr(doors.kafka, what)()
+    await eventually(says_so, CUT_SECONDS, every=0.5)
+    await asyncio.sleep(mended - time.monotonic())
+    doors.kafka.mend()
     run.is_over()

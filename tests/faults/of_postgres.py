@@ -26,6 +26,7 @@ MOST_LATE_ANSWERS = 0.02  # of all
 LONGEST_ROUND_SECONDS = 2.0  # on average, for a question to every worker
 CUT_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tutormax-streams'"
 REPEATED = "a transaction met another writer's and is repeated: deadlock detected"
+TROUBLE = "trouble made by a test"
 WRITTEN = ("tutors", "sessions", "student_feedback", "tutor_events", "tutor_performance_metrics")
 
 
@@ -191,9 +192,13 @@ async def slow(run: Run) -> None:
     async with fresh_windows(run):
         for doors in run.doors:
             doors.postgres.slow(0.5)
+        seconds, count = run.metric("sink_seconds_sum"), run.metric("sink_seconds_count")
         await asyncio.sleep(AWAY_SECONDS)
+        seconds, count = run.metric("sink_seconds_sum") - seconds, run.metric("sink_seconds_count") - count
         for doors in run.doors:
             doors.postgres.mend()
+    run.notes["duration of a write (s)"] = round(seconds / count, 2)
+    assert seconds >= 0.5 * count, "writes were as quick as ever"
 
 
 @fault("postgres-cut", 6, "one worker's connections to PostgreSQL are cut for 60 s", proxied=True)
@@ -207,11 +212,13 @@ async def stall(run: Run) -> None:
 
 
 async def _door(run: Run, what: str) -> None:
-    door = run.rng.choice(run.doors).postgres
+    worker, doors = run.rng.choice(list(zip(run.workers, run.doors, strict=True)))
     async with fresh_windows(run):
-        getattr(door, what)()
-        await asyncio.sleep(AWAY_SECONDS)
-        door.mend()
+        mended = time.monotonic() + AWAY_SECONDS
+        getattr(doors.postgres, what)()
+        await worker.until(lambda told: "waits for PostgreSQL" in str(told), AWAY_SECONDS)
+        await asyncio.sleep(mended - time.monotonic())
+        doors.postgres.mend()
 
 
 # -- errors that PostgreSQL answers with --------------------------------------------------------------------------------
@@ -223,7 +230,7 @@ async def raising(run: Run, state: str, share: float) -> AsyncIterator[None]:
     await insist(
         run,
         "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF random() < "
-        f"{share} THEN RAISE EXCEPTION 'trouble made by a test' USING ERRCODE = '{state}'; END IF; RETURN NULL; END $$;"
+        f"{share} THEN RAISE EXCEPTION '{TROUBLE}' USING ERRCODE = '{state}'; END IF; RETURN NULL; END $$;"
         + "".join(
             f"CREATE TRIGGER trouble AFTER INSERT OR UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION trouble();"
             for table in WRITTEN
@@ -244,8 +251,16 @@ async def insist(run: Run, statement: str) -> None:
 
 
 async def in_trouble(run: Run, state: str, share: float, seconds: float) -> None:
+    before = told(run, TROUBLE)
     async with fresh_windows(run), raising(run, state, share):
         await asyncio.sleep(seconds)
+    met = run.notes["times that logs tell of it"] = told(run, TROUBLE) - before
+    assert met, "no sink ever met it"
+
+
+def told(run: Run, words: str) -> int:
+    """How often logs say so."""
+    return sum(worker.log.read_text(errors="replace").count(words) for worker in run.workers)
 
 
 @fault("postgres-disk-full", 7, "PostgreSQL answers every write with 'disk full' for 30 s", short_times=1, within=30.0)
@@ -296,7 +311,7 @@ async def deadlocks(run: Run) -> None:
 
     async with fresh_windows(run):
         await asyncio.gather(in_any_order(), in_any_order(), in_opposite_order())
-    ours = sum(worker.log.read_text(errors="replace").count(REPEATED) for worker in run.workers)
+    ours = told(run, REPEATED)
     run.notes |= {"deadlocks that hit a rival": died, "deadlocks that hit our sink": ours}
     assert died, "no rival was ever the victim"
     assert ours, "our sink was never the victim"
@@ -344,5 +359,6 @@ async def sigterm_without_postgres(run: Run) -> None:
     run.notes["stopped within (s)"] = round(time.monotonic() - began, 1)
     assert code == 0, f"{worker.name} ended with {code} after SIGTERM"
     worker.start()
-    await asyncio.sleep(5)
+    report = await worker.until(lambda told: told["roles"]["stream"]["ready"])
+    assert "waits for PostgreSQL" in str(report["roles"]["sink"]), report
     await asyncio.to_thread(run.ground.postgres.start)
