@@ -106,8 +106,9 @@ class Run:
         return [worker for worker in self.workers if worker.running]
 
     async def ready(self, workers: Sequence[Worker] | None = None, seconds: float = HEAL_SECONDS) -> None:
-        """Wait until these (or all that run) say that they are ready. One may end meanwhile and be started again."""
-        for worker in self.running if workers is None else workers:
+        """Wait until these (or all that nobody stopped) say that they are ready. One may end by itself, now or meanwhile,
+        and be started again."""
+        for worker in [it for it in self.workers if it.running or it.crashed] if workers is None else workers:
             deadline = time.monotonic() + seconds
             while True:
                 report = await asyncio.to_thread(worker.health) if worker.running else None

@@ -159,6 +159,18 @@ async def test_a_door_passes_stalls_breaks_and_is_mended():
         server.close()
 
 
+async def test_a_worker_that_has_just_ended_by_itself_is_not_ready(tmp_path: Path):
+    worker = Worker("w", tmp_path, {"TUTORMAX_ROLES": "no such role"})
+    worker.start()
+    worker.process.wait()
+    run = Run.__new__(Run)
+    run.workers = [worker]
+    with pytest.raises(AssertionError, match="w is not ready"):
+        await run.ready(seconds=0.1)
+    worker.kill()  # somebody stopped it
+    await run.ready(seconds=0.1)
+
+
 def test_workers_end_by_themselves_only_as_their_fault_allows():
     away = Ending("w", 3, "tutormax-streams: no Kafka broker answers at 127.0.0.1:9092")
     bug = Ending("w", 70, "stopped by a failure, nothing unfinished was acknowledged: KeyError('Kafka')")
