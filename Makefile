@@ -53,7 +53,7 @@ test-long: $(INSTALLED) ## five minutes of made-up requests, then the properties
 	SCHEMATHESIS_SECONDS=300 $(BIN)/pytest tests/flow/test_schemathesis.py
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 0 tests/models $(ARGS)
 
-faults: $(INSTALLED) ## break everything, one after the other, and judge; writes docs/reliability.md (two hours)
+faults: $(INSTALLED) ## break everything, one after the other, and judge; writes docs/reliability.md (over three hours)
 	$(BIN)/python -m tests.faults.campaign $(ARGS)
 
 soak: $(INSTALLED) ## an hour at 500 events a second, and whether memory grows
