@@ -22,6 +22,7 @@ from tests.faults import campaign, results
 from tests.faults.ground import Ground
 from tests.faults.load import Load
 from tests.faults.of_postgres import fresh_lookups
+from tests.faults.of_workers import late_records
 from tests.faults.proxy import Switchboard
 from tests.faults.registry import FAULTS, Fault
 from tests.faults.results import Result, Tally
@@ -169,6 +170,15 @@ async def test_a_worker_that_has_just_ended_by_itself_is_not_ready(tmp_path: Pat
         await run.ready(seconds=0.1)
     worker.kill()  # somebody stopped it
     await run.ready(seconds=0.1)
+
+
+def test_late_records_are_those_of_a_known_writer_behind_a_new_one():
+    def record(offset: int, writer: bytes, value: bytes | None = b"x", partition: int = 0) -> Any:
+        return SimpleNamespace(topic="t", partition=partition, offset=offset, key=b"key" + writer * 6, value=value)
+
+    frozen = [record(0, b"a"), record(0, b"a", partition=1)]
+    thawed = [*frozen, record(1, b"a"), record(2, b"b"), record(3, b"a", None), record(4, b"b"), record(5, b"a")]
+    assert late_records(frozen, [*thawed, record(1, b"a", partition=1)]) == {("t", 0, 5)}
 
 
 def test_workers_end_by_themselves_only_as_their_fault_allows():

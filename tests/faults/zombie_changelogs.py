@@ -30,6 +30,7 @@ EAGER = {
     "min.compaction.lag.ms": "0",
     "delete.retention.ms": "100",
 }
+MARKER = EPOCH_KEY + bytes(WRITER_BYTES)  # key passed over by recovery; a record with it closes the segment before it
 
 
 async def a_zombie_writes_to_changelogs_late_and_the_broker_compacts(deploy: Deploy) -> None:
@@ -106,13 +107,12 @@ async def compact(deployment: Deployment, topic: str) -> None:
     before = await deployment.read(topic)
     async with kafka.admin_client(deployment.settings) as admin:
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=EAGER)])
-    marker = EPOCH_KEY + bytes(WRITER_BYTES)  # passed over by recovery, and what closes the segment before it
 
     async def is_compacted() -> bool:
         async with deployment.producer() as producer:
-            await producer.send_and_wait(topic, b"1", key=marker, partition=0)
+            await producer.send_and_wait(topic, b"1", key=MARKER, partition=0)
         log = [record for record in await deployment.read(topic) if record.offset <= before[-1].offset]
-        keys = [record.key for record in log if record.key != marker]
+        keys = [record.key for record in log if record.key != MARKER]
         return len(keys) == len(set(keys)) and all(record.value is not None for record in log)
 
     await eventually(is_compacted, 60, every=0.5)
