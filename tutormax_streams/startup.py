@@ -150,6 +150,9 @@ async def _check_kafka_state(settings: Settings, epoch: Epoch) -> None:
         )
     names = Topics.of(settings)
     raw = [names.raw(name) for name in RAW]
+    # Before the ends: others work on, and what they commit meanwhile lies beyond ends that were asked for before.
+    groups = (settings.stream_group, settings.sink_group)
+    committed = {group: await kafka.committed_offsets(settings, group) for group in groups}
     ends = await kafka.log_ends(settings, [*raw, *names.rebuilt])
     for topic in names.marked:
         empty = [tp.partition for tp, (_, end) in ends.items() if tp.topic == topic and end == 0]
@@ -160,8 +163,8 @@ async def _check_kafka_state(settings: Settings, epoch: Epoch) -> None:
     if unmarked := await epochs.without_mark(settings, ends):
         topic, partition = min(unmarked)
         raise Refused(f"{ChangelogMadeAnew(topic, partition)}: {REBUILD}", STATE)
-    for group in (settings.stream_group, settings.sink_group):
-        for tp, offset in (await kafka.committed_offsets(settings, group)).items():
+    for group, offsets in committed.items():
+        for tp, offset in offsets.items():
             place = ends.get(TopicPartition(tp.topic, tp.partition))
             if place is not None and offset > place[1]:
                 raise Refused(
