@@ -108,6 +108,13 @@ FOUND: Final[tuple[Found, ...]] = (
         "parents: 20,000 waiting rows take 0.03 to 0.35 s",
         "`tests/postgres/test_parking.py`, whether a parent has come is looked up in its index",
     ),
+    Found(
+        "A worker that started while others worked compared where logs ended with what was committed a little later: on a "
+        "busy machine it refused to start, with 5 and the advice to rebuild",
+        "disk-shared",
+        "what is committed is asked for first",
+        "`tests/test_startup.py`",
+    ),
 )
 
 HEAD: Final = """# Reliability
