@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.faults.registry import fault
 from tests.faults.run import HEAL_SECONDS, Run
+from tests.flow.driver import eventually
 from tests.flow.processes import Worker
 from tutormax_streams import kafka
 from tutormax_streams.batches.shelves import OPENING_SECONDS
@@ -22,6 +23,7 @@ from tutormax_streams.refused import CRASHED, KAFKA, STATE
 SHIFTED = Path(__file__).parent / "shifted"
 NEXT_VERSION = Path(__file__).parent / "next_version"
 CLOCK_SECONDS = 600
+COLLIDED = "give every worker its own TUTORMAX_DATA_DIR"
 SIDE_BY_SIDE_SECONDS = 20.0
 NEXT_LAYOUT = b"\x02"  # of facts, as the next release writes them
 
@@ -122,26 +124,33 @@ async def disks_swapped(run: Run) -> None:
     10,
     "two workers share one directory by mistake, while partitions move between them",
     since="the last start",
-    may_end_with={CRASHED: "give every worker its own TUTORMAX_DATA_DIR"},
+    may_end_with={CRASHED: COLLIDED},
 )
 async def disk_shared(run: Run) -> None:
-    """Each partition's copy is locked by who holds it; who finds it locked ends and says so."""
+    """Each partition's copy is locked by who holds it; who finds it locked ends and says so. A frozen worker holds what
+    others get after the session timeout."""
     one, two, three = run.workers
     two.kill()
     own = str(two.data)
     two.change(TUTORMAX_DATA_DIR=str(one.data))
     two.start()
     await run.ready()
+    assert await one.stop() == 0  # those who began together name their directories after a beginning of their own
+    one.start()
+    await run.ready()
     await three.stop()
     await asyncio.sleep(15)  # its partitions go to the others
     three.start()
     await run.ready()
+    one.freeze()
+    await eventually(lambda: any(COLLIDED in ending.reason for ending in run.deployment.endings), HEAL_SECONDS)
+    one.thaw()
     two.kill()
     two.change(TUTORMAX_DATA_DIR=own)
     two.start()
     run.is_over()
     await run.ready()
-    run.notes["ended because of the other"] = sum("give every worker" in e.reason for e in run.deployment.endings)
+    run.notes["ended because of the other"] = sum(COLLIDED in e.reason for e in run.deployment.endings)
 
 
 async def refused(run: Run, *words: str, code: int) -> None:
