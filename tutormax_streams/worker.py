@@ -18,6 +18,8 @@ from tutormax_streams.app import Runtime, create_sink_app, create_stream_app
 from tutormax_streams.batches import (
     BatchConsumer,
     ChangelogMadeAnew,
+    DirectoryInUse,
+    UnreadableShelf,
     batch_consumer,
     crash_soon,
     expect_closed_connections,
@@ -71,8 +73,10 @@ def verdict(crash: BaseException) -> tuple[str | None, int]:
             return None, STOOD_STILL
         case ChangelogMadeAnew():
             return f"{crash}: {startup.REBUILD}", STATE
-        case UnknownVersion():
+        case UnknownVersion() | DirectoryInUse():
             return str(crash), CONFIGURATION
+        case UnreadableShelf():
+            return str(crash), failures.FAILED
     return failures.told(crash) or (None, CRASHED)
 
 

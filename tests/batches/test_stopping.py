@@ -1,14 +1,20 @@
-"""A worker told to stop in the middle of a rebalance: its shelves are closed, and Faust goes on asking for a while."""
+"""A worker told to stop in the middle of a rebalance: its shelves are closed, and Faust goes on asking for a while; and
+one whose Kafka is away: nothing that was sent will be confirmed.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
+from typing import Any
 
+import faust
 import pytest
+from faust.transport.drivers.aiokafka import Producer
 from faust.types import TP
 
 from tests.batches.fakes import Numbers, Record, assign, numbers_table
-from tutormax_streams.batches import Revoked
+from tutormax_streams.batches import Revoked, producer
 from tutormax_streams.batches.recovery import apply_changelog
 
 
@@ -37,3 +43,23 @@ async def test_what_is_still_fetched_of_a_changelog_is_dropped(stopped: Numbers)
 async def test_nothing_is_written_any_more(stopped: Numbers):
     with pytest.raises(Revoked):
         await stopped.merge(0, {b"k": frozenset({1})})
+
+
+async def test_the_end_waits_once_and_not_for_long_for_a_kafka_that_is_away(monkeypatch: pytest.MonkeyPatch):
+    """Faust flushes when an app stops, and again when its producer does; an idempotent producer never gives up."""
+
+    async def away(_: Producer) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(Producer, "flush", away)
+    monkeypatch.setattr(producer, "STOP_SECONDS", 0.3)
+    app = faust.App("away", broker="kafka://127.0.0.1:1", autodiscover=False)
+    sending: Any = producer.ConfirmingProducer(app.transport)
+    flushing = asyncio.ensure_future(sending.flush())
+    await asyncio.sleep(0.5)
+    assert not flushing.done(), "while the app works, whoever flushes wants to know"
+    flushing.cancel()
+    app._stopped.set()
+    async with asyncio.timeout(2):
+        await sending.flush()
+        await sending.on_stop()

@@ -18,7 +18,7 @@ from tutormax_streams import kafka
 from tutormax_streams.batches.shelves import OPENING_SECONDS
 from tutormax_streams.failures import FAILED
 from tutormax_streams.rebuild import rebuild
-from tutormax_streams.refused import CRASHED, KAFKA, STATE
+from tutormax_streams.refused import CONFIGURATION, KAFKA, STATE
 
 SHIFTED = Path(__file__).parent / "shifted"
 NEXT_VERSION = Path(__file__).parent / "next_version"
@@ -47,7 +47,7 @@ async def disk_lost(run: Run) -> None:
     times=6,
     short_times=2,
     since="the last start, or 3 s after an endless opening must have been given up",
-    may_end_with={FAILED: "Timeout", CRASHED: "the next start takes it from the changelog"},
+    may_end_with={FAILED: "Timeout|the next start takes it from the changelog"},
 )
 async def disk_damaged(run: Run) -> None:
     damaged = 0
@@ -124,7 +124,7 @@ async def disks_swapped(run: Run) -> None:
     10,
     "two workers share one directory by mistake, while partitions move between them",
     since="the last start",
-    may_end_with={CRASHED: COLLIDED},
+    may_end_with={CONFIGURATION: COLLIDED},
 )
 async def disk_shared(run: Run) -> None:
     """Each partition's copy is locked by who holds it; who finds it locked ends and says so. A frozen worker holds what
@@ -254,7 +254,7 @@ async def disk_restored(run: Run) -> None:
 
 @fault(
     "versions", 14, "a rolling upgrade to a release with another layout of facts, and back by `rebuild`", within=90.0,
-    since="the beginning of `rebuild`", may_end_with={CRASHED: "written by a later release"},
+    since="the beginning of `rebuild`", may_end_with={CONFIGURATION: "written by a later release"},
 )  # fmt: skip
 async def versions(run: Run) -> None:
     """While both run, the old ones end at the first record or value of a table that they cannot read, and say so; nothing

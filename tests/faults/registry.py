@@ -19,7 +19,7 @@ class Fault:
 
     Times are judged. `most_age`: seconds that no row may ever lag behind, for faults that nobody should notice.
 
-    Endings are judged. `may_end_with`: exit codes that workers may end with by themselves, and words of the reason that
+    Endings are judged. `may_end_with`: exit codes that workers may end with by themselves, and a pattern of the reason that
     each must give then; whoever ends otherwise has failed.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import shutil
 import tempfile
 import time
@@ -281,8 +282,8 @@ class Run:
 
 
 def unexpected(endings: Sequence[Ending], may_end_with: Mapping[int, str]) -> list[Ending]:
-    """Those whose code is none of these, or whose reason lacks the code's words."""
-    return [it for it in endings if it.code not in may_end_with or may_end_with[it.code] not in it.reason]
+    """Those whose code is none of these, or whose reason does not match the code's pattern."""
+    return [it for it in endings if it.code not in may_end_with or not re.search(may_end_with[it.code], it.reason)]
 
 
 @asynccontextmanager

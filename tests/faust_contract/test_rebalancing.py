@@ -162,3 +162,18 @@ async def test_a_blocked_partition_does_not_stand_in_the_way_of_others(kafka: st
             batch.done()
         await eventually(lambda: len(blocked) > held)
     assert (await committed(kafka, group, topic, 2))[1] == 150
+
+
+async def test_a_worker_whose_client_cancels_what_it_asked_ends_all_the_same(kafka: str, topic_prefix: str):
+    """aiokafka awaits what it cancels. While Kafka is away that sleeps before it tries again, and does not swallow it."""
+    topic = group = f"{topic_prefix}ending"
+    await create_topics(kafka, PARTITIONS, topic)
+    app = Ledger(topic).worker(kafka, group)
+    await start(app)
+    thread: Any = batch_consumer(app)._thread  # type: ignore[union-attr]
+
+    async def try_again_later() -> None:
+        thread._consumer._fetcher._pending_tasks.add(asyncio.ensure_future(asyncio.sleep(600)))
+
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(try_again_later(), thread.thread_loop))
+    await asyncio.wait_for(app.stop(), 20)

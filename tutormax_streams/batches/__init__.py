@@ -15,12 +15,14 @@ from tutormax_streams.batches.partitioning import Partitioner
 from tutormax_streams.batches.producer import Sender
 from tutormax_streams.batches.records import RawBatch, RecordBatch, Revoked
 from tutormax_streams.batches.recovery import ChangelogMadeAnew, recovery_position, recovery_remaining
+from tutormax_streams.batches.shelves import DirectoryInUse, UnreadableShelf
 from tutormax_streams.batches.table import MergedTable
 
 __all__ = [
     "BatchConsumer",
     "BatchTransport",
     "ChangelogMadeAnew",
+    "DirectoryInUse",
     "Gathering",
     "MergedTable",
     "Partitioner",
@@ -29,6 +31,7 @@ __all__ = [
     "RecordBatch",
     "Revoked",
     "Sender",
+    "UnreadableShelf",
     "attach_batches",
     "batch_consumer",
     "bound_idle_connections",

@@ -18,6 +18,7 @@ from faust.types import TP
 from mode import Service
 
 from tutormax_streams.batches.crashpoints import reached
+from tutormax_streams.batches.records import being_cancelled
 
 if TYPE_CHECKING:
     from tutormax_streams.batches.consumer import BatchConsumer
@@ -86,7 +87,19 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         except RuntimeError:
             if not self.thread_loop.is_closed():
                 raise
-            self._stopped.set()  # after a crash the thread has ended by itself and closed its loop; who stops it joins it
+            # After a crash the thread has ended by itself and closed its loop; who stops it joins it. Who waits for this
+            # in that loop cannot be woken any more.
+            with contextlib.suppress(RuntimeError):
+                self._stopped.set()
+
+    async def on_thread_stop(self) -> None:
+        """aiokafka awaits the requests that it cancels, and one that sleeps before it tries again says so: the thread
+        ended over that without a word, and a worker whose Kafka was away waited a minute for it."""
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            if being_cancelled():
+                raise
 
     async def fetch(self, begun: set[TP], every: set[TP], timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
         """What waits in `begun`, else what comes within `timeout` in `every`. Each call into the thread costs."""

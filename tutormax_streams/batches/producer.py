@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import faust
 from faust.transport.drivers.aiokafka import Producer as FaustProducer
 
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 5.0
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -16,9 +20,33 @@ class ConfirmingProducer(FaustProducer):
     """Faust's producer with acks from all replicas and, where the broker can, idempotence."""
 
     idempotent = True
+    _end: float | None = None  # by the loop's clock, once the app ends
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": self.idempotent}
+
+    async def flush(self) -> None:
+        """Wait until all is confirmed; while the app ends, `STOP_SECONDS` at most, however often it is asked.
+
+        An idempotent producer never gives a record up while Kafka is away. None of what waits belongs to anything that
+        was said to be done: it comes again, and nobody need wait for it.
+        """
+        if self.app.should_stop:
+            await self._within_the_end(super().flush())
+        else:
+            await super().flush()
+
+    async def on_stop(self) -> None:
+        await self._within_the_end(super().on_stop())
+
+    async def _within_the_end(self, step: Coroutine[Any, Any, None]) -> None:
+        if self._end is None:
+            self._end = asyncio.get_running_loop().time() + STOP_SECONDS
+        try:
+            async with asyncio.timeout_at(self._end):
+                await step
+        except TimeoutError:
+            logger.warning("what was sent last is not confirmed: what it belongs to comes again")
 
 
 class Sender:

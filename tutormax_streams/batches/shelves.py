@@ -157,6 +157,13 @@ class UnreadableShelf(RuntimeError):
     """What lies on this machine is damaged. The worker stops; its next start takes everything from the changelog."""
 
 
+class DirectoryInUse(RuntimeError):
+    """Two workers were given one directory. It is the other's, which was there first."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is in use by another worker: give every worker its own TUTORMAX_DATA_DIR")
+
+
 class _Manifest(NamedTuple):
     """RocksDB's list of its files. It only grows while a database is open, and each opening begins another."""
 
@@ -183,10 +190,9 @@ class RocksShelf:
         self._opening = path.with_name(f"{path.name}.opening")
         self.offset: int | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
-        in_use = f"{path} is in use by another worker: give every worker its own TUTORMAX_DATA_DIR"
         if (is_damaged := self._damaged.exists()) or self._opening.exists():
             if self._is_held():
-                raise RuntimeError(in_use)
+                raise DirectoryInUse(path)
             self._begin_anew(
                 "it was found damaged" if is_damaged else "the process that opened it last came to its end over that"
             )
@@ -195,7 +201,7 @@ class RocksShelf:
                 self._open(memory)
         except Exception as exc:  # rocksdict raises plain Exception for damage and for a held lock alike
             if "/LOCK:" in str(exc):
-                raise RuntimeError(in_use) from exc
+                raise DirectoryInUse(path) from exc
             self._begin_anew(str(exc))
             self._open(memory)
 
