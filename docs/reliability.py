@@ -115,6 +115,18 @@ FOUND: Final[tuple[Found, ...]] = (
         "what is committed is asked for first",
         "`tests/test_startup.py`",
     ),
+    Found(
+        "A worker that a rebalance or the order to stop met while it read changelogs ended with 5 and the advice to rebuild",
+        "crash-points",
+        "a recovery that was cut short, which Faust takes for complete, says nothing of the changelogs' marks",
+        "`tests/batches/test_recovery.py`, cut short in three ways",
+    ),
+    Found(
+        "A worker that was to end while Kafka was away waited a minute for it, and then ended with 75",
+        "kafka-down",
+        "the client's thread survives the requests that it cancels, and flushing ends after 5 s",
+        "`tests/faust_contract/test_rebalancing.py` and `tests/batches/test_stopping.py`",
+    ),
 )
 
 HEAD: Final = """# Reliability
