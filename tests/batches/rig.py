@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import faust
@@ -14,6 +15,7 @@ from faust.types import TP
 from tests.batches.fakes import Record
 from tutormax_streams.batches import RecordBatch, attach_batches
 from tutormax_streams.batches.consumer import BatchConsumer
+from tutormax_streams.batches.consumer_thread import BatchConsumerThread
 
 A0, A1 = TP("a", 0), TP("a", 1)
 
@@ -34,6 +36,7 @@ class FakeThread:
         self.refuses_commits = False
         self.most = 1_000
         self.should_stop = False
+        self._passed_over_since: float | None = None
 
     def assignment(self) -> set[TP]:
         return set(self.owned)
@@ -45,19 +48,32 @@ class FakeThread:
     def log_end(self, tp: TP) -> int | None:
         return self.highwater(tp) if tp in self.owned else None
 
-    def waiting(self, tp: TP) -> list[Record]:
-        found = [record for record in self.logs[tp] if record.offset >= self.positions[tp]][: self.most]
+    def waiting(self, tp: TP, most: int) -> list[Record]:
+        found = [record for record in self.logs[tp] if record.offset >= self.positions[tp]][:most]
         if found:
             self.positions[tp] = found[-1].offset + 1
         return found
 
-    async def getmany(self, active: set[TP], timeout: float) -> dict[TP, list[Record]]:  # noqa: ASYNC109 - Faust's
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active: set[TP],
+        timeout: float,  # noqa: ASYNC109 - Faust's
+        max_records: int | None,
+    ) -> dict[TP, list[Record]]:
         self.asked.append(set(active))
         await asyncio.sleep(0)
-        return {tp: found for tp in sorted(active & self.owned) if (found := self.waiting(tp))}
+        found: dict[TP, list[Record]] = {}
+        for tp in sorted(active & self.owned):
+            left = self.most if max_records is None else min(self.most, max_records - sum(map(len, found.values())))
+            if left and (records := self.waiting(tp, left)):
+                found[tp] = records
+        return found
 
-    async def fetch(self, begun: set[TP], every: set[TP], timeout: float) -> dict[TP, list[Record]]:  # noqa: ASYNC109
-        return (await self.getmany(begun, 0.0) if begun else {}) or await self.getmany(every, timeout)
+    def _ensure_consumer(self) -> Any:
+        return SimpleNamespace(_max_poll_records=None)
+
+    fetch: Any = BatchConsumerThread._fetch_in_turn
 
     async def seek_here(self, tp: TP, offset: int) -> None:
         if tp not in self.owned:

@@ -13,6 +13,7 @@ from tests.batches.fakes import Record
 from tests.batches.rig import A0, A1, Rig, rig
 from tutormax_streams.batches import RecordBatch, batch_consumer
 from tutormax_streams.batches import consumer as module
+from tutormax_streams.batches import consumer_thread as thread_module
 from tutormax_streams.batches.consumer import LogCutShort
 
 # -- delivery ---------------------------------------------------------------------------------------------------------
@@ -121,6 +122,22 @@ async def test_work_that_has_begun_goes_first():
     assert {tp for tp, _, _ in await made.deliver()} == {A0}  # nothing begun waits any more
 
 
+async def test_raw_records_are_not_passed_over_for_ever(monkeypatch: pytest.MonkeyPatch):
+    """What waits in packed topics comes from other workers too: one that is slower than they never sees the end of it."""
+    packed = TP("p", 0)
+    made = await rig({A0: range(4_000), packed: range(10_000)}, packed_topics=["p"])
+    made.thread.most = 5
+    monkeypatch.setattr(thread_module, "PASSED_OVER_SECONDS", 0.05)
+    monkeypatch.setattr(thread_module, "HELPING_RECORDS", 3)
+    assert await made.deliver() == [(packed, 0, 4)]
+    for round_ in range(1, 4):
+        await asyncio.sleep(0.06)
+        for batch in made.delivered[packed]:
+            batch.done()
+        assert (packed, 5 * round_, 5 * round_ + 4) in await made.deliver(), "and yet what has begun goes on"
+    assert made.offsets(A0) == list(range(9)), "so many at a time: there is enough to do"
+
+
 async def test_what_was_fetched_of_a_paused_partition_is_fetched_again():
     made = await rig({A0: range(4), A1: range(4)}, batch_records=2)
     polling = made.poll()
@@ -185,8 +202,8 @@ async def test_a_seek_for_a_partition_that_has_just_left_is_no_failure():
     made.thread.positions[A0] = 4
     waiting = made.thread.waiting
 
-    def last_fetch(tp: TP) -> list[Record]:
-        found = waiting(tp)
+    def last_fetch(tp: TP, most: int) -> list[Record]:
+        found = waiting(tp, most)
         made.thread.owned.clear()
         return found
 

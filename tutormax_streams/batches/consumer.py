@@ -8,7 +8,7 @@
    markers) shows itself the same twice and is then accepted and reported. At the end of a log none shows itself: the
    client's position there, twice, does, and then the rest is not behind.
 5. A partition with `max_in_flight` unfinished batches is not fetched, so a slow one never stands in others' way.
-6. Work that has begun goes first: raw topics are read when nothing waits in packed ones.
+6. Work that has begun goes first: raw topics are read when nothing waits in packed ones, and a little each second.
 
 Known weakness: a topic written in transactions costs one re-seek per transaction marker.
 """

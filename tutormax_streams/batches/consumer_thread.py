@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 COMMIT_DEADLINE_SECONDS = 8.0
 BEAT_SECONDS = 0.5
+PASSED_OVER_SECONDS = 1.0  # how long raw topics may be, for work that has begun
+HELPING_RECORDS = 1_000  # of all raw topics together, then
 LISTEN_SECONDS = 0.1
 
 
@@ -45,6 +47,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     beats = 0  # grows while the thread's loop turns; read by other threads
     _listened = 0.0  # by the monotonic clock
     _heard_ms: int | None = None  # when a fetch was last answered, as of then
+    _passed_over_since: float | None = None  # when raw topics were read last; None while nothing keeps them from it
     _member_at: float | None = None  # when our group last knew us, by the monotonic clock
 
     @Service.task
@@ -102,7 +105,11 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
                 raise
 
     async def fetch(self, begun: set[TP], every: set[TP], timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
-        """What waits in `begun`, else what comes within `timeout` in `every`. Each call into the thread costs."""
+        """What waits in `begun`, else what comes within `timeout` in `every`. Each call into the thread costs.
+
+        Other workers fill `begun` too: where handing out a fetch takes longer than the next one, something waits there
+        always. The others are passed over for `PASSED_OVER_SECONDS` and are then given a helping.
+        """
         return await self.call_thread(self._fetch_in_turn, begun, every, timeout)
 
     async def _fetch_in_turn(self, begun: set[TP], every: set[TP], timeout: float) -> Any:  # noqa: ASYNC109
@@ -110,8 +117,18 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         most = consumer._max_poll_records
         if begun and (found := await self._fetch_records(consumer, begun, timeout=0, max_records=most)):
-            return found
-        return await self._fetch_records(consumer, every, timeout=timeout, max_records=most)
+            now = time.monotonic()
+            if self._passed_over_since is None:
+                self._passed_over_since = now
+            elif now - self._passed_over_since > PASSED_OVER_SECONDS:
+                self._passed_over_since = now
+                rest = every - begun  # never empty: that would stand for all partitions
+                helping = await self._fetch_records(consumer, rest, timeout=0, max_records=HELPING_RECORDS)
+                found = {**found, **helping}
+        else:
+            self._passed_over_since = None
+            found = await self._fetch_records(consumer, every, timeout=timeout, max_records=most)
+        return found
 
     async def seek_here(self, tp: TP, offset: int) -> None:
         """Seek inside the consumer's thread: from outside it would pull records from under a running fetch."""
