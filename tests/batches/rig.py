@@ -36,6 +36,7 @@ class FakeThread:
         self.refuses_commits = False
         self.most = 1_000
         self.should_stop = False
+        self.brought: frozenset[TP] = frozenset()
         self._passed_over_since: float | None = None
 
     def assignment(self) -> set[TP]:

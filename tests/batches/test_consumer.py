@@ -259,12 +259,33 @@ async def test_work_under_way_is_no_standstill():
     assert made.thread.seeks == []
 
 
+async def test_what_has_come_and_waits_for_its_turn_is_not_sought_again():
+    """Where the event loop has much to do, handing out what one fetch brought takes seconds."""
+    made = await rig({A0: range(6), A1: range(6)})
+    made.thread.seeks.clear()
+    polling = made.poll()
+    assert (await anext(polling))[0] == A0
+    await watch(made, 1_000, A1)
+    assert made.thread.seeks == []
+    assert (await anext(polling))[0] == A1
+
+
+async def test_what_came_and_was_lost_on_its_way_is_sought_again():
+    made = await rig({A0: range(6)})
+    made.thread.seeks.clear()
+    await made.thread.fetch(set(), {A0}, 0.0)  # who waited for it was cancelled
+    assert await made.deliver() == []
+    await watch(made, module.STUCK_SECONDS + 1)
+    assert made.thread.seeks == [(A0, 0)]
+
+
 async def test_a_marker_at_the_end_of_a_log_is_looked_for_twice_and_then_nothing_is_behind():
     """The end of a topic that is written in transactions; nobody ever delivers it."""
     made = await rig({A0: range(6)})
     await made.deliver()
     made.done(A0)
     await made.consumer.commit()
+    assert await made.deliver() == []
     made.thread.ends[A0] = 7
     delivery = made.consumer._deliveries[A0]
     made.thread.seeks.clear()
@@ -290,6 +311,7 @@ async def test_it_is_looked_for_as_soon_where_other_partitions_are_busy_and_no_m
     await made.deliver()
     made.done(A0)
     await made.consumer.commit()
+    assert await made.deliver() == []
     made.thread.ends[A0] = made.thread.positions[A0] = 7
     await watch(made, module.STUCK_SECONDS + 1)
     made.thread.positions[A0] = 7

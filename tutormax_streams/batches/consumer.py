@@ -243,7 +243,8 @@ class BatchConsumer(Consumer):
                 f"{tp.topic}-{tp.partition} ends at {end}, but was read up to {delivery.expected}: the log was cut short "
                 "or the topic made anew, and what is written to it now would be taken for old"
             )
-        is_due = self.flow_active and tp not in self._paused_partitions and not delivery.in_flight
+        is_coming = tp in self._thread.brought  # handing out what a fetch brought takes a busy worker seconds
+        is_due = self.flow_active and tp not in self._paused_partitions and not delivery.in_flight and not is_coming
         position = self._thread.position_now(tp)
         is_past = position is not None and end is not None and position >= end
         is_odd = (is_past or delivery.empty_fetches > 2) and delivery.barren_end != end

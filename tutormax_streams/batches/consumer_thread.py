@@ -48,6 +48,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     _listened = 0.0  # by the monotonic clock
     _heard_ms: int | None = None  # when a fetch was last answered, as of then
     _passed_over_since: float | None = None  # when raw topics were read last; None while nothing keeps them from it
+    brought: frozenset[TP] = frozenset()  # the partitions whose records the last fetch brought
     _member_at: float | None = None  # when our group last knew us, by the monotonic clock
 
     @Service.task
@@ -128,6 +129,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         else:
             self._passed_over_since = None
             found = await self._fetch_records(consumer, every, timeout=timeout, max_records=most)
+        self.brought = frozenset(found)
         return found
 
     async def seek_here(self, tp: TP, offset: int) -> None:
