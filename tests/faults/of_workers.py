@@ -11,8 +11,9 @@ from aiokafka import ConsumerRecord
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tests.faults.registry import fault
-from tests.faults.run import Run
+from tests.faults.run import HEAL_SECONDS, Run
 from tests.faults.zombie_changelogs import EAGER, MARKER
+from tests.flow.driver import eventually
 from tests.flow.processes import Worker
 from tutormax_streams import kafka
 from tutormax_streams.batches.crashpoints import POINTS
@@ -77,12 +78,14 @@ async def restart_rolling(run: Run) -> None:
 @fault("scale", 3, "scale from 1 to 4 to 2 to 3 workers", workers=4, start=1, since="the last start")
 async def scale(run: Run) -> None:
     first, *others = run.workers
+    everything = first.metric("owned_partitions")
     for worker in others:
         worker.start()
     await run.ready()
+    await eventually(lambda: all(0 < it.metric("owned_partitions") < everything for it in run.workers), HEAL_SECONDS)
     for worker in (first, others[0]):
         assert await worker.stop() == 0
-    await asyncio.sleep(SESSION_TIMEOUT_SECONDS)
+    await eventually(lambda: run.metric("owned_partitions") == everything > 0, HEAL_SECONDS)
     first.start()
     run.is_over()
     await run.ready()
