@@ -178,18 +178,19 @@ async def rebuilt(run: Run) -> None:
 @fault(
     "changelog-lost",
     10,
-    "a changelog is deleted: starts are refused, `rebuild` is the way out",
+    "a changelog is deleted, and then the other one: starts are refused, `rebuild` is the way out",
+    times=2,
     within=90.0,
     since="the beginning of `rebuild`",
 )
 async def changelog_lost(run: Run) -> None:
-    await stop_all(run)
-    name = run.rng.choice(run.deployment.topics.changelogs)
-    async with kafka.admin_client(run.deployment.settings) as admin:
-        await admin.delete_topics([name])
-    await asyncio.sleep(3)
-    await refused(run, name, code=STATE)
-    await rebuilt(run)
+    for name in run.rng.sample(run.deployment.topics.changelogs, run.times):
+        await stop_all(run)
+        async with kafka.admin_client(run.deployment.settings) as admin:
+            await admin.delete_topics([name])
+        await asyncio.sleep(3)
+        await refused(run, name, code=STATE)
+        await rebuilt(run)
 
 
 @fault(
