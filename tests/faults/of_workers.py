@@ -18,12 +18,14 @@ from tests.flow.processes import Worker
 from tutormax_streams import kafka
 from tutormax_streams.batches.crashpoints import POINTS
 from tutormax_streams.batches.table import WRITER_BYTES
+from tutormax_streams.watchdog import STOOD_STILL
 
 SESSION_TIMEOUT_SECONDS = 10
 READY_SECONDS = 20.0  # that a worker may be ready without coming to its point
 REACH_SECONDS = 60.0  # altogether, for it starts beside others that crash too
 SHORT_REACH_SECONDS = 30.0
 COMPACTION_SECONDS = 30.0  # for the broker, once segments were closed by what came after them
+WEDGED_SECONDS = 180.0  # a start, the watchdog's patience, an orderly end
 TIMES_FOR_ALL = 5  # so often a point is tried before never coming to it is a fault of the campaign
 
 Place = tuple[str, int, int]  # topic, partition, offset
@@ -179,6 +181,24 @@ async def compacted_away(run: Run, places: set[Place]) -> int:
             return len(places)
         assert time.monotonic() < until, f"{len(still)} overwritten records were not compacted away: {min(still)}"
         await asyncio.sleep(0.5)
+
+
+@fault(
+    "wedged", 0, "one step of a worker hangs, and then one blocks its event loop: it says where and ends after 60 s", times=2,
+    since="its end", may_end_with={STOOD_STILL: "StoodStill"},
+)  # fmt: skip
+async def wedged(run: Run) -> None:
+    for how, worker in zip(("stall", "block"), run.rng.sample(run.workers, run.times), strict=True):
+        assert await worker.stop() == 0
+        began = time.monotonic()
+        worker.start(TUTORMAX_CRASH_POINT=f"hop sent:2:0:{how}")
+        await eventually(lambda name=worker.name: name in {it.worker for it in run.deployment.endings}, WEDGED_SECONDS)
+        run.is_over()
+        run.notes[f"{how}: ended after (s)"] = round(time.monotonic() - began, 1)
+        said = worker.log.read_text(errors="replace")
+        assert "standing still" in said
+        assert "crashpoints.py" in said, "the log does not show where it stood"
+        await run.ready()
 
 
 @fault(
