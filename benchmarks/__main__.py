@@ -141,7 +141,7 @@ async def lookup(ground: Ground, report: Report, seconds: float) -> None:
     found = await lookups.run(ground, LOOKUPS_PER_SECOND, seconds, TUTORS)
     no_op = f"no-op {found.p99_ms('no-op'):.0f}"
     answered = found.statuses["local 200"] + found.statuses["forwarded 200"] + found.statuses["no-op 200"]
-    what = f"lookups at {LOOKUPS_PER_SECOND}/s of a worker that takes in {lookups.EVENTS_PER_SECOND} ev/s"
+    what = f"lookups at {LOOKUPS_PER_SECOND}/s of a worker that took in {found.events_per_second:.0f} ev/s"
     report.add(
         found.lines(LOOKUPS_PER_SECOND, seconds),
         (f"{what}: answered by the worker asked, p99 ms", f"{found.p99_ms('local'):.0f} ({no_op})", "50", "10"),
