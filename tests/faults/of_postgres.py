@@ -49,6 +49,7 @@ async def fresh_lookups(run: Run) -> AsyncIterator[None]:
     """While this lasts, every worker answers with fresh figures, its own and others', whatever PostgreSQL does."""
     head = {"Authorization": f"Bearer {users.token(users.STAFF)}"}
     asked = late = 0
+    most_age = MOST_WINDOW_AGE_SECONDS * run.patience
     async with aiohttp.ClientSession(headers=head, timeout=aiohttp.ClientTimeout(total=10)) as client:
 
         async def age(worker: Worker, probe: Probe) -> float:
@@ -69,13 +70,13 @@ async def fresh_lookups(run: Run) -> AsyncIterator[None]:
             while True:
                 for worker in run.running:
                     asked += 1
-                    late += await age(worker, run.rng.choice(run.load.probes)) > MOST_WINDOW_AGE_SECONDS
+                    late += await age(worker, run.rng.choice(run.load.probes)) > most_age
                 await asyncio.sleep(0.3)
 
         for worker in run.workers:  # who asks is remembered from now on
             for probe in run.load.probes:
                 until = time.monotonic() + 60
-                while await age(worker, probe) > MOST_WINDOW_AGE_SECONDS / 2:
+                while await age(worker, probe) > most_age / 2:
                     assert time.monotonic() < until, f"{worker.name} does not know {probe.tutor_id}"
                     await asyncio.sleep(0.2)
         began = time.monotonic()
@@ -99,6 +100,7 @@ async def fresh_records(run: Run) -> AsyncIterator[None]:
     """While this lasts, the windows that are published follow the probes, whatever PostgreSQL does."""
     counted: dict[str, int] = {}
     oldest = 0.0
+    most_age = MOST_WINDOW_AGE_SECONDS * run.patience
     caught_up = asyncio.Event()
 
     async def read() -> None:
@@ -118,7 +120,7 @@ async def fresh_records(run: Run) -> AsyncIterator[None]:
                     for probe in run.load.probes
                     if counted.get(probe.tutor_id, 0) < len(probe.acknowledged)
                 ]
-                if max(ages, default=0.0) < MOST_WINDOW_AGE_SECONDS / 2:
+                if max(ages, default=0.0) < most_age / 2:
                     caught_up.set()
                 if caught_up.is_set():
                     oldest = max([oldest, *ages])
@@ -127,7 +129,7 @@ async def fresh_records(run: Run) -> AsyncIterator[None]:
         await asyncio.wait_for(caught_up.wait(), 60)
         yield
     run.notes["oldest window (s)"] = max(float(run.notes.get("oldest window (s)", 0)), round(oldest, 1))
-    assert oldest < MOST_WINDOW_AGE_SECONDS, f"windows were {oldest:.1f} s old while PostgreSQL was in trouble"
+    assert oldest < most_age, f"windows were {oldest:.1f} s old while PostgreSQL was in trouble"
 
 
 async def away(run: Run, how: str, seconds: float) -> None:

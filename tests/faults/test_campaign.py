@@ -26,7 +26,7 @@ from tests.faults.of_workers import late_records
 from tests.faults.proxy import Switchboard
 from tests.faults.registry import FAULTS, Fault
 from tests.faults.results import Result, Tally
-from tests.faults.run import Run, unexpected
+from tests.faults.run import Run, judge_times, unexpected
 from tests.faults.zombie_changelogs import a_zombie_writes_to_changelogs_late_and_the_broker_compacts
 from tests.flow.driver import Ending
 from tests.flow.judge import Doubled, Lost, Wrong
@@ -57,9 +57,11 @@ def chain(name: str) -> Fault:
             run.times = fault.short_times
             try:
                 await run.ready()
+                began, run.over = time.monotonic(), None
                 await fault.happen(run)
-                run.is_over()  # of each fault by itself
-                await run.until_fresh(time.monotonic(), still_seconds=1.0)
+                over = run.over or time.monotonic()
+                await run.until_fresh(over, still_seconds=1.0)
+                judge_times(fault, run.load.worst_age(began), run.load.fresh_after(over), run.patience)
             except Exception as failure:
                 raise AssertionError(f"{fault.name}: {failure}") from failure
 
@@ -194,7 +196,7 @@ def test_workers_end_by_themselves_only_as_their_fault_allows():
 
 
 async def test_what_watches_lookups_fails_the_run_when_it_fails_and_when_it_asks_too_little(tmp_path: Path):
-    run: Any = SimpleNamespace(workers=[], notes={}, load=SimpleNamespace(probes=[]))
+    run: Any = SimpleNamespace(workers=[], notes={}, patience=1.0, load=SimpleNamespace(probes=[]))
     with pytest.raises(AttributeError, match="running"):  # of the task that watches
         async with fresh_lookups(run):
             await asyncio.sleep(0.05)
@@ -282,6 +284,18 @@ def test_the_table_of_healing_takes_its_figures_from_runs_and_benchmarks():
     assert "from nothing, 10,000 tutors x 90 days, extrapolated | 49 s | 120 s | 60 s |" in table
     assert "extrapolated from 2,500 tutors x 90 days, 3,854,570 changelog records | 127 s | 120 s | 60 s |" in table
     assert reliability.healing({}, "", "").count("| not measured |") == 5
+
+
+def test_a_fault_is_judged_by_its_own_times():
+    judge_times(FAULTS["sigterm"], 60.0, 60.0)
+    for worst_age, fresh_after in ((60.1, 1.0), (1.0, 60.1)):
+        with pytest.raises(AssertionError, match="is promised"):
+            judge_times(FAULTS["sigterm"], worst_age, fresh_after)
+    with pytest.raises(AssertionError, match=r"fresh 30\.1 s after it, 30"):
+        judge_times(FAULTS["postgres-down"], 90.0, 30.1)
+    judge_times(FAULTS["sigterm"], 120.0, 120.0, patience=2.0)
+    with pytest.raises(AssertionError, match=r"60\.0 is promised, times 2"):
+        judge_times(FAULTS["sigterm"], 120.1, 120.0, patience=2.0)
 
 
 async def test_rows_are_as_old_as_the_first_session_that_they_do_not_count(deploy: Deploy):
