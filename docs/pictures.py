@@ -1,6 +1,6 @@
-"""Draws docs/pictures/*.png, the dashboard as the demo shows it: `python -m docs.pictures [--minutes 6]`.
+"""Draws docs/pictures/*.png, the pages as the demo shows them: `python -m docs.pictures [--minutes 6]`.
 
-Starts the demo (a broker, a PostgreSQL, a worker, 300 tutors, live events), opens its page in the machine's own Chromium
+Starts the demo (a broker, a PostgreSQL, a worker, 300 tutors, live events), opens its pages in the machine's own Chromium
 and leaves it open for some minutes, so that its charts and lists have something to show, and freshness is that of live
 events, not of the history before (it looks back a minute). Nothing is painted by hand.
 """
@@ -92,6 +92,10 @@ async def draw(minutes: float) -> None:
         await light.goto(f"{address.partition('#')[0]}#/tutor/{FALLING_TUTOR_ID}")
         await expect(light.locator("#tutor canvas").first).to_be_visible(timeout=LIVE_MS)
         await take(light, "tutor", height=1400)
+        await dark.goto(address.partition("#")[0].replace("/dashboard", "/operations"))
+        await expect(dark.locator("#connection")).to_have_attribute("data-state", "live", timeout=LIVE_MS)
+        await expect(dark.locator("#partitions li").first).to_be_visible(timeout=LIVE_MS)
+        await take(dark, "operations")
 
 
 def main() -> None:
