@@ -6,6 +6,7 @@ Faults of a server have servers of their own and come one after the other there.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import subprocess
@@ -26,10 +27,11 @@ from tests.faults.of_workers import late_records
 from tests.faults.proxy import Switchboard
 from tests.faults.registry import FAULTS, Fault
 from tests.faults.results import Result, Tally
-from tests.faults.run import Run, judge_times, unexpected
+from tests.faults.run import Run, judge_times, unexpected, untold_alerts
 from tests.faults.zombie_changelogs import a_zombie_writes_to_changelogs_late_and_the_broker_compacts
+from tests.flow import judge
 from tests.flow.driver import Ending
-from tests.flow.judge import Doubled, Lost, Wrong
+from tests.flow.judge import Difference, Doubled, Lost, Wrong
 from tests.flow.processes import Worker
 from tests.flow.stories import Deploy, ending
 from tutormax_streams.embedded.kafka import ApacheKafka
@@ -193,6 +195,28 @@ def test_workers_end_by_themselves_only_as_their_fault_allows():
     wrong = [bug, false_alarm, wedged, mute, killed, other]
     assert unexpected([away, *wrong], allowed) == wrong
     assert unexpected([away, *wrong], FAULTS["kill9"].may_end_with) == [away, *wrong]
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_an_alert_that_is_born_between_two_looks_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch, is_told: bool
+):
+    """A soak has thousands of tutors: time changed one of them between the topic's end and the look at PostgreSQL."""
+    looks = []
+
+    async def read(_: str) -> list[Any]:
+        looks.append(1)
+        told = [1, 2] if is_told and len(looks) > 1 else [1]
+        return [SimpleNamespace(value=json.dumps({"id": number, "sequence": number})) for number in told]
+
+    def untold(_: str, alerts: list[Any]) -> list[Difference]:
+        return [Lost(f"nobody was told of alert {number}") for number in {1, 2} - {alert["id"] for alert in alerts}]
+
+    monkeypatch.setattr(judge, "untold_alerts", untold)
+    monkeypatch.setattr("tests.faults.run.ALERT_PAUSES", (0.0, 0.01, 0.01))
+    deployment = SimpleNamespace(read=read, topics=SimpleNamespace(alerts="alerts"), database="")
+    found, count = await untold_alerts(deployment)
+    assert (found, count, len(looks)) == (([], 2, 2) if is_told else (["nobody was told of alert 2"], 1, 3))
 
 
 async def test_what_watches_lookups_fails_the_run_when_it_fails_and_when_it_asks_too_little(tmp_path: Path):
