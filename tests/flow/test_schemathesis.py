@@ -76,6 +76,11 @@ enabled = false
 include-path-regex = "/tutors$"
 # A cursor is what a page gave; no schema says which texts are.
 checks.positive_data_acceptance.expected-statuses = [200, 400, 401, 403, 503]
+
+[[operations]]
+include-path-regex = "/tutors/metrics$"
+# What is no list of texts becomes one in a query: `ids=false` is a tutor of that name.
+checks.negative_data_rejection.expected-statuses = [200, 400, 401, 403, 405, 413, 429, 503]
 """
 
 
