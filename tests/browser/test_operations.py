@@ -29,9 +29,11 @@ WAITS = {"sink": "flush", "reason": "connection refused", "seconds": 41.0}
 
 
 def well() -> dict[str, Any]:
-    return deployment(
-        [said_by("w-a", [0, 1], url="http://a:6066"), said_by("w-b", [2, 3], url="http://b:6066")], [], OWNERS, 4
-    )
+    workers = [
+        said_by("w-a", [0, 1], url="http://a:6066"),
+        said_by("w-b", [2, 3], url="http://b:6066", clock_skew_seconds=-0.04),
+    ]
+    return deployment(workers, [], OWNERS, 4)
 
 
 def trouble() -> dict[str, Any]:
@@ -109,6 +111,7 @@ async def test_a_deployment_that_is_well_fits_one_line(browser: Browser, wall: W
         await expect(here.page.locator("#owners li")).to_have_text(["Aw-a: 2", "Bw-b: 2"])
         await expect(here.page.locator("#partitions .who-owns")).to_have_text(["A", "A", "B", "B"])
         await expect(here.page.locator("#recovery")).to_contain_text("No tables are being recovered.")
+        await expect(here.page.locator("#workers tr > :nth-child(8)")).to_have_text(["0.0", "0.0"])
 
 
 async def test_trouble_is_said_in_words_and_in_every_panel(browser: Browser, wall: Wall):

@@ -20,7 +20,7 @@ Exit codes:
 \b
   0    done; for `worker`: stopped by a signal
   1    the answer is no: something is missing, differs or was refused; for `worker`: local state did not open, or is damaged
-  2    a setting, an option or the version of a library is wrong, or the state is of a later release
+  2    a setting, an option or a library's version is wrong, the data directory is in use, or the state is of a later release
   3    Kafka cannot be reached, or its topics are not as they must be
   4    PostgreSQL cannot be reached, or its tables are not as they must be
   5    the state is incomplete: `rebuild` is needed

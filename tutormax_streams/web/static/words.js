@@ -34,7 +34,8 @@ export function number(value, digits = 0) {
   if (!formats.has(digits)) {
     formats.set(digits, new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
   }
-  return formats.get(digits).format(value);
+  const isZero = Math.abs(value) < 0.5 * 10 ** -digits; // of a small negative one the format would leave "-0.0"
+  return formats.get(digits).format(isZero ? 0 : value);
 }
 
 export const bare = (figure, value) => number(value, FIGURES[figure].digits);
