@@ -60,14 +60,18 @@ async def test_it_holds_its_work_while_postgresql_is_away_and_says_so(sink: str,
     rig: Any = persist if sink == "persist" else flush
     step = rig.persist if sink == "persist" else rig.flush
     work = of_records(enriched("t1")) if sink == "persist" else of_updates(metrics("t1"))
-    rig.postgres.away = 4
+    rig.postgres.away = 1_000_000
     feeding = asyncio.create_task(rig.feed(work))
-    await asyncio.sleep(0.003)
+    async with asyncio.timeout(30):
+        while not step.hold.holding.reasons:
+            await asyncio.sleep(0.001)
     assert not work.is_done
     assert list(step.hold.holding.reasons) == [sink]
+    tried = 1_000_000 - rig.postgres.away
+    rig.postgres.away = 3
     await feeding
     assert not step.hold.holding.reasons
-    assert rig.counts.counted["sink_retries", sink] == 4
+    assert rig.counts.counted["sink_retries", sink] == tried + 3
     assert rig.postgres.writes == 1
 
 
