@@ -19,18 +19,25 @@ demo: $(INSTALLED) ## the whole pipeline on an embedded Kafka and PostgreSQL, li
 	@$(BIN)/tutormax-streams demo $(ARGS)
 
 # Side by side: properties and types need a processor, servers mostly wait. Faults come alone: they judge by time.
-FLOW_BESIDE := $(patsubst %,tests/flow/test_%.py,alerts dead_letters demo foreign_records lookups_without_postgres schemathesis)
+# Brokers that live for minutes are better off with Java's quick compiler: half of their processor time.
+flow_tests = $(patsubst %,tests/flow/test_%.py,$(1))
+models := tests/models
+servers := tests/browser tests/deploy tests/embedded
+flow-1 := $(call flow_tests,alerts dead_letters demo foreign_records lookups_without_postgres schemathesis)
+flow-2 := $(call flow_tests,audit breaker corpus examples fence judge state time)
+flow-3 := tests/flow $(addprefix --ignore=,$(flow-1) $(flow-2))
+others := tests $(addprefix --ignore=,$(models) $(servers) tests/flow tests/faults)
+test: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1 $(JAVA_TOOL_OPTIONS)
 test: $(INSTALLED) ## everything: style, types, imports, then all tests on real servers
 ifeq ($(ARGS),)
-	@logs=$$(mktemp -d); beside=; failed=0; \
-	  trap 'kill $$beside 2>/dev/null; rm -rf "$$logs"' EXIT; trap 'exit 130' INT TERM; \
-	  nice -n 10 $(AGAIN) lint >"$$logs/lint" 2>&1 & beside="$$beside $$!"; \
-	  nice -n 10 $(BIN)/pytest tests/models >"$$logs/models" 2>&1 & beside="$$beside $$!"; \
-	  $(BIN)/pytest tests --ignore tests/models --ignore tests/flow --ignore tests/faults >"$$logs/others" 2>&1 & beside="$$beside $$!"; \
-	  $(BIN)/pytest $(FLOW_BESIDE) >"$$logs/flow" 2>&1 & beside="$$beside $$!"; \
-	  $(BIN)/pytest tests/flow $(addprefix --ignore=,$(FLOW_BESIDE)) || failed=1; \
-	  for one in $$beside; do wait $$one || failed=1; done; \
-	  for log in lint models others flow; do echo "beside them:"; cat "$$logs/$$log"; done; \
+	@logs=$$(mktemp -d); lanes=; failed=0; \
+	  trap 'kill $$lanes 2>/dev/null; rm -rf "$$logs"' EXIT; trap 'exit 130' INT TERM; \
+	  nice -n 10 $(AGAIN) lint >"$$logs/lint" 2>&1 & lanes="$$lanes $$!"; \
+	  nice -n 10 $(BIN)/pytest $(models) >"$$logs/models" 2>&1 & lanes="$$lanes $$!"; \
+	  $(foreach lane,servers flow-1 flow-2 flow-3,$(BIN)/pytest $($(lane)) >"$$logs/$(lane)" 2>&1 & lanes="$$lanes $$!";) \
+	  $(BIN)/pytest $(others) || failed=1; \
+	  for one in $$lanes; do wait $$one || failed=1; done; \
+	  for log in lint models servers flow-1 flow-2 flow-3; do echo "beside them:"; cat "$$logs/$$log"; done; \
 	  $(BIN)/pytest tests/faults || failed=1; exit $$failed
 else
 	@$(AGAIN) lint

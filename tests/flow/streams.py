@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.told: Counter[str] = Counter()  # metrics by tutor
         self.is_open = asyncio.Event()
 
     @property
@@ -57,7 +59,10 @@ class Stream:
             if name:
                 fields[name] = value
             elif "event" in fields:
-                self.events.append(Event(fields.get("id", ""), fields["event"], json.loads(fields["data"])))
+                event = Event(fields.get("id", ""), fields["event"], json.loads(fields["data"]))
+                self.events.append(event)
+                if event.kind == "metrics":
+                    self.told[event.data["tutor_id"]] += 1
             if not name:
                 fields = {}
 

@@ -751,14 +751,15 @@ async def test_changes_are_pushed_and_a_client_may_hang_on_while_the_worker_stop
     await listening
 
 
-async def change(deployment: Deployment, tutor_ids: list[str]) -> None:
-    """A figure of each of these tutors, every second."""
+async def change(deployment: Deployment, tutor_ids: list[str], prompt: Stream) -> None:
+    """A figure of each of these tutors, every second, or when the last change has been told: no load grows by itself."""
     while True:
-        now_us = time.time_ns() // 1000
+        now_us, told = time.time_ns() // 1000, prompt.told[tutor_ids[-1]]
         await deployment.tell(
             *(("sessions", session_payload(f"{id_}-moves", id_, now_us - DAY_US, now_us)) for id_ in tutor_ids)
         )
         await asyncio.sleep(1)
+        await eventually(lambda before=told: prompt.told[tutor_ids[-1]] > before, seconds=120)
 
 
 async def test_who_never_reads_is_dropped_and_nobody_waits_for_it(looked_up: Deployment):
@@ -767,7 +768,7 @@ async def test_who_never_reads_is_dropped_and_nobody_waits_for_it(looked_up: Dep
     await looked_up.tell(*(("tutors", tutor_payload(f"many{n}", now_us, name="語" * 200)) for n in range(MANY)))
     slow: list[NeverReads] = []
     async with listening(worker) as prompt:
-        loading = asyncio.create_task(change(looked_up, [f"many{n}" for n in range(MANY)]))
+        loading = asyncio.create_task(change(looked_up, [f"many{n}" for n in range(MANY)], prompt))
         await eventually(lambda: len(prompt.events) > 3 * MANY, seconds=60)  # all that grows once has grown
         before = resident_bytes(worker)
         paths = ["/events", "/ws/dashboard"] * SLOW
@@ -777,9 +778,9 @@ async def test_who_never_reads_is_dropped_and_nobody_waits_for_it(looked_up: Dep
 
         async def are_dropped() -> bool:
             """After one more event, whose way to a client that does read is timed."""
-            number, now_us = len(prompt.metrics("t3")), time.time_ns() // 1000
+            number, now_us = prompt.told["t3"], time.time_ns() // 1000
             await looked_up.tell(("sessions", session_payload(f"p-{now_us}", "t3", now_us - DAY_US, now_us)))
-            await eventually(lambda: len(prompt.metrics("t3")) > number)
+            await eventually(lambda: prompt.told["t3"] > number)
             delays.append(time.time() - now_us / 1e6)
             return not any(client.is_held() for client in slow)
 
