@@ -24,6 +24,7 @@ from tests.agents.rigs import AggregateRig
 from tests.agents.test_enrich import validated
 from tests.oracle import DAY_US
 from tests.samples import NOW_US, session_payload, tutor_payload
+from tests.turns import turns
 from tutormax_streams.batches import Revoked
 
 SECOND_US = 1_000_000
@@ -313,7 +314,7 @@ async def test_a_record_that_the_broker_does_not_take_stops_the_worker(bench: Be
     bench.aggregate.on_failure = failures.append
     bench.broker.holding = True
     feeding = asyncio.create_task(bench.tell(0, *known("t1")))
-    await asyncio.sleep(0.01)
+    await turns()
     bench.broker.confirm()
     await feeding
     await bench.after(0)
@@ -326,7 +327,7 @@ async def test_a_record_that_the_broker_does_not_take_stops_the_worker(bench: Be
 async def test_the_clock_is_compared_with_the_brokers_where_that_gives_records_their_time(bench: Bench):
     bench.broker.holding = True
     feeding = asyncio.create_task(bench.tell(0, *known("t1")))
-    await asyncio.sleep(0.01)
+    await turns()
     bench.broker.confirm()
     await feeding
     for stamped_by, noted in (

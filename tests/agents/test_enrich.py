@@ -20,6 +20,7 @@ from tests.agents.rigs import PARTITIONS, EnrichRig
 from tests.oracle import DAY_US, Payload
 from tests.pure_flow import KIND
 from tests.samples import NOW_US, bare, feedback_payload, session_payload, tutor_event_payload, tutor_payload
+from tests.turns import turns
 
 
 def validated(topic: str, payload: Payload, offset: int = 0) -> Validated:
@@ -215,7 +216,7 @@ async def test_the_end_of_a_history_is_announced_once_everything_before_it_has_l
     steps = [
         asyncio.create_task(rig.step(batch(part))) for part in ([records] if together else [records[:1], records[1:]])
     ]
-    await asyncio.sleep(0.01)
+    await turns()
 
     def barriers() -> set[tuple[int, Fact | Barrier]]:
         return {

@@ -20,6 +20,7 @@ from tests.agents.test_enrich import validated
 from tests.oracle import DAY_US
 from tests.postgres.builders import metrics
 from tests.samples import NOW_US, tutor_payload
+from tests.turns import SOON_SECONDS, turns
 from tutormax_streams.batches import Revoked
 
 
@@ -82,9 +83,9 @@ async def test_work_of_a_partition_that_leaves_is_dropped_and_not_done(sink: str
     rig.postgres.away = 1_000_000
     await rig.step(work)
     settling = asyncio.create_task(rig.settle())
-    await asyncio.sleep(0.003)
+    await turns()
     work.revoke()
-    await asyncio.wait_for(settling, 1)
+    await asyncio.wait_for(settling, SOON_SECONDS)
     assert not work.is_done
     assert not rig.postgres.writes
 
@@ -101,7 +102,7 @@ async def test_persist_is_done_only_when_announcements_and_refusals_have_landed(
     persist.broker.holding = True
     work = of_records(enriched("t1"))
     feeding = asyncio.create_task(persist.feed(work))
-    await asyncio.sleep(0.01)
+    await turns()
     assert persist.postgres.entities
     assert not work.is_done
     persist.broker.confirm()
@@ -113,7 +114,7 @@ async def test_persist_settles_what_is_owed_once_it_has_been_announced(persist: 
     persist.broker.holding = True
     work = of_records(enriched("t1"), enriched("t2"))
     feeding = asyncio.create_task(persist.feed(work))
-    await asyncio.sleep(0.01)
+    await turns()
     assert len(persist.broker.records("persisted")) == 2
     assert not persist.postgres.told_rows
     persist.postgres.away = 2
@@ -131,11 +132,11 @@ async def test_persist_unpacks_no_more_than_the_next_transaction_takes(
     await persist.step(of_records(enriched("t1"), enriched("t2")))
     held = of_records(enriched("t3"))
     waiting = asyncio.create_task(persist.step(held))
-    await asyncio.sleep(0.003)
+    await turns()
     assert held.records
     assert persist.persist.gathering.waiting_entries == 2
     await persist.persist.write()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, SOON_SECONDS)
     assert not held.records
     await persist.settle()
     assert len(persist.postgres.entities) == 3
@@ -146,10 +147,10 @@ async def test_a_batch_that_leaves_does_not_wait_for_room(persist: PersistRig, m
     await persist.step(of_records(enriched("t1")))
     held = of_records(enriched("t2"))
     waiting = asyncio.create_task(persist.step(held))
-    await asyncio.sleep(0.003)
+    await turns()
     held.revoke()
     with pytest.raises(Revoked):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, SOON_SECONDS)
     assert not held.is_done
 
 

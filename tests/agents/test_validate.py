@@ -13,6 +13,7 @@ from tests.agents.fakes import Record, batch
 from tests.agents.rigs import ValidateRig
 from tests.oracle import DAY_US
 from tests.samples import NOW_US, bare, session_payload
+from tests.turns import SOON_SECONDS, turns
 from tutormax_streams.batches import Revoked
 
 GOOD = bare(session_payload("s1", "t1", NOW_US - DAY_US, NOW_US - DAY_US))
@@ -85,8 +86,8 @@ async def test_a_batch_that_waits_for_the_breaker_goes_when_its_partition_goes(r
     await rig.feed(batch(records(*[BAD] * 10)))
     kept = batch(records(GOOD))
     waiting = asyncio.create_task(rig.feed(kept))
-    await asyncio.sleep(0.01)
+    await turns()
     kept.revoke()
     with pytest.raises(Revoked):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, SOON_SECONDS)
     assert not rig.broker.logs[TP("validated", 0)]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.batches.fakes import Record
 from tests.batches.rig import A0, A1, rig
+from tests.turns import SOON_SECONDS
 from tutormax_streams.batches import consumer as module
 
 
@@ -109,13 +110,13 @@ async def test_on_revocation_done_work_is_committed_and_the_rest_dropped():
 
 
 async def test_work_under_way_gets_a_moment(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "GRACE_SECONDS", 2.0)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 2 * SOON_SECONDS)
     made = await rig({A0: range(6)}, batch_records=2)
     await made.deliver()
     taken, waiting, _ = made.delivered[A0]
     taken.is_taken = True
     asyncio.get_running_loop().call_later(0.05, taken.done)
-    await asyncio.wait_for(made.revoke(), 1)
+    await asyncio.wait_for(made.revoke(), SOON_SECONDS)
     assert made.thread.stored == {A0: 2}
     assert waiting.revoked
     assert not taken.revoked

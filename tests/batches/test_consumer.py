@@ -127,11 +127,11 @@ async def test_raw_records_are_not_passed_over_for_ever(monkeypatch: pytest.Monk
     packed = TP("p", 0)
     made = await rig({A0: range(4_000), packed: range(10_000)}, packed_topics=["p"])
     made.thread.most = 5
-    monkeypatch.setattr(thread_module, "PASSED_OVER_SECONDS", 0.05)
+    monkeypatch.setattr(thread_module, "PASSED_OVER_SECONDS", 0.4)
     monkeypatch.setattr(thread_module, "HELPING_RECORDS", 3)
     assert await made.deliver() == [(packed, 0, 4)]
     for round_ in range(1, 4):
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.41)
         for batch in made.delivered[packed]:
             batch.done()
         assert (packed, 5 * round_, 5 * round_ + 4) in await made.deliver(), "and yet what has begun goes on"

@@ -10,6 +10,7 @@ import faust
 import pytest
 
 from tests.batches.fakes import batch_of
+from tests.turns import turns
 from tutormax_streams.batches import RecordBatch, Revoked, drive
 
 Answer = Iterable[Awaitable[Any]] | None
@@ -71,7 +72,7 @@ async def test_a_batch_is_done_when_the_steps_confirmations_have_arrived(run: Ru
     assert taken == [1, 2]
     assert [batch.is_done for batch in batches] == [False, True]
     later.set_result(None)
-    await asyncio.sleep(0.01)
+    await turns()
     assert batches[0].is_done
     assert crashes == []
 

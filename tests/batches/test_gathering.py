@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.batches.fakes import batch_of
+from tests.turns import SOON_SECONDS
 from tutormax_streams.batches import Gathering, Revoked
 
 
@@ -119,7 +120,7 @@ async def test_batches_that_stay_are_worked_on_again_when_a_neighbour_leaves(wor
     gone.revoke()
     assert await task == 0
     work.gate.set()
-    await asyncio.wait_for(gathering.arrived(), 1)
+    await asyncio.wait_for(gathering.arrived(), SOON_SECONDS)
     assert await gathering.run_once() == 2
     assert work.done == [[2, 3]]
     assert (gone.is_done, here.is_done, later.is_done) == (False, True, True)

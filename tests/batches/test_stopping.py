@@ -14,6 +14,7 @@ from faust.transport.drivers.aiokafka import Producer
 from faust.types import TP
 
 from tests.batches.fakes import Numbers, Record, assign, numbers_table
+from tests.turns import SOON_SECONDS
 from tutormax_streams.batches import Revoked, producer
 from tutormax_streams.batches.recovery import apply_changelog
 
@@ -60,6 +61,6 @@ async def test_the_end_waits_once_and_not_for_long_for_a_kafka_that_is_away(monk
     assert not flushing.done(), "while the app works, whoever flushes wants to know"
     flushing.cancel()
     app._stopped.set()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(SOON_SECONDS):
         await sending.flush()
         await sending.on_stop()

@@ -10,6 +10,7 @@ import pytest
 from faust.types import TP
 
 from tests.batches.fakes import FakeSender, Numbers, Record, assign, decode, encode, numbers_table, the_memory
+from tests.turns import SOON_SECONDS
 from tutormax_streams.batches import Revoked
 from tutormax_streams.batches.recovery import merge_records
 from tutormax_streams.batches.shelves import MemoryShelf, RocksShelf
@@ -219,7 +220,7 @@ async def test_a_partition_waits_for_itself_only(table: Numbers, sender: FakeSen
     assign(table, 1, writer=B)
     async with table.held.order[0]:
         waiting = asyncio.ensure_future(table.merge(0, {b"k": numbers(1)}))
-        await asyncio.wait_for(table.merge(1, {b"k": numbers(1)}), 1)
+        await asyncio.wait_for(table.merge(1, {b"k": numbers(1)}), SOON_SECONDS)
         assert not waiting.done()
     await waiting
 

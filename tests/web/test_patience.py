@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from tests.turns import turns
 from tutormax_streams.web.patience import Shared
 
 
@@ -48,7 +49,7 @@ async def test_who_is_cancelled_does_not_end_it_for_the_others():
     work = Work()
     shared = work.shared()
     first, second = (asyncio.create_task(shared()) for _ in range(2))
-    await asyncio.sleep(0.01)
+    await turns()
     first.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await first
