@@ -24,6 +24,7 @@ from tutormax_streams.embedded.server import HOST, free_port
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0  # what is promised of SIGTERM under load
+METRICS_SECONDS = 20.0  # whoever asks for a figure would take silence for 0
 POLL_SECONDS = 0.1
 REASONS = (
     "stopped by a failure",
@@ -126,10 +127,10 @@ class Worker:
         answer = self.get("/readyz")
         return None if answer is None else json.loads(answer)
 
-    def get(self, path: str) -> bytes | None:
+    def get(self, path: str, seconds: float = 5.0) -> bytes | None:
         """The body of any answer; None while there is none."""
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=seconds) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             return error.read()
@@ -140,7 +141,7 @@ class Worker:
         """A counter or gauge from /metrics, summed over the labels not given; 0 where there is none."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
         total = 0.0
-        for line in (self.get("/metrics") or b"").decode().splitlines():
+        for line in (self.get("/metrics", METRICS_SECONDS) or b"").decode().splitlines():
             series, _, value = line.rpartition(" ")
             if series.partition("{")[0] in (f"tutormax_{name}", f"tutormax_{name}_total") and all(
                 label in series for label in wanted

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from tests.corpus import corpus
+from tests.flow.driver import eventually
 from tests.flow.stories import Deploy
 from tutormax_streams.topics import RAW
 
@@ -24,8 +25,8 @@ async def test_50_000_events_come_out_right_while_two_workers_scale_from_one_to_
     publishing = asyncio.create_task(deployment.publish_corpus(history, slice(20_000, 40_000), seconds=6))
     await second.until_ready()
     await publishing
-    for topic in (*map(deployment.topics.raw, RAW), deployment.topics.validated, deployment.topics.facts):
-        assert [worker.metric("owned_partitions", topic=topic) > 0 for worker in (first, second)] == [True, True], topic
+    topics = [*map(deployment.topics.raw, RAW), deployment.topics.validated, deployment.topics.facts]
+    await eventually(lambda: all(w.metric("owned_partitions", topic=t) > 0 for w in (first, second) for t in topics))
     await deployment.publish_corpus(history, slice(40_000, None))
     assert await deployment.lag() > 0, "the first had nothing left to hand over"
     assert await first.stop() == 0
