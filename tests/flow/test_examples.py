@@ -79,6 +79,21 @@ async def test_what_the_python_example_publishes_is_what_the_sql_example_shows(l
     )
 
 
+async def test_what_the_example_with_another_client_publishes_comes_through(living: Deployment, tmp_path: Path):
+    told = events()["session"] | {"session_id": "by-another-client"}
+    (tmp_path / "session.json").write_text(json.dumps(told))
+    example = adapted(
+        block("python", "confluent_kafka"),
+        **{
+            "localhost:9092": living.settings.kafka_bootstrap_servers,
+            "tutormax.sessions": living.topics.raw("sessions"),
+        },
+    )
+    living.payloads["sessions"].append(told)
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", example], cwd=tmp_path, check=True, timeout=60)
+    await living.assert_right()
+
+
 def shell(script: str, given: Mapping[str, str]) -> str:
     """What the script's commands print; each must succeed."""
     done = subprocess.run(
