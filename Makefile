@@ -23,8 +23,8 @@ demo: $(INSTALLED) ## the whole pipeline on an embedded Kafka and PostgreSQL, li
 flow_tests = $(patsubst %,tests/flow/test_%.py,$(1))
 models := tests/models
 servers := tests/browser tests/deploy tests/embedded
-flow-1 := $(call flow_tests,alerts dead_letters demo foreign_records lookups_without_postgres schemathesis)
-flow-2 := $(call flow_tests,audit breaker corpus examples fence judge state time)
+flow-1 := $(call flow_tests,alerts dead_letters demo foreign_records schemathesis)
+flow-2 := $(call flow_tests,audit breaker corpus examples fence judge lookups_without_postgres state time)
 flow-3 := tests/flow $(addprefix --ignore=,$(flow-1) $(flow-2))
 others := tests $(addprefix --ignore=,$(models) $(servers) tests/flow tests/faults)
 test: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1 $(JAVA_TOOL_OPTIONS)

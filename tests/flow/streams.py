@@ -36,6 +36,7 @@ class Stream:
         self.events: list[Event] = []
         self.told: Counter[str] = Counter()  # metrics by tutor
         self.is_open = asyncio.Event()
+        self.has_ended = False
 
     @property
     def last_id(self) -> str:
@@ -65,6 +66,7 @@ class Stream:
                     self.told[event.data["tutor_id"]] += 1
             if not name:
                 fields = {}
+        self.has_ended = True
 
 
 @asynccontextmanager
