@@ -36,7 +36,6 @@ class Stream:
         self.events: list[Event] = []
         self.told: Counter[str] = Counter()  # metrics by tutor
         self.is_open = asyncio.Event()
-        self.has_ended = False
 
     @property
     def last_id(self) -> str:
@@ -66,24 +65,34 @@ class Stream:
                     self.told[event.data["tutor_id"]] += 1
             if not name:
                 fields = {}
-        self.has_ended = True
 
 
 @asynccontextmanager
-async def listening(worker: Worker, last_id: str = "") -> AsyncIterator[Stream]:
-    """`/events` of a worker, from now on or from behind `last_id`."""
-    headers = {"Authorization": f"Bearer {token(STAFF)}"} | ({"Last-Event-ID": last_id} if last_id else {})
+async def listening(worker: Worker, last_id: str = "", *, comes_back: bool = False) -> AsyncIterator[Stream]:
+    """`/events` of a worker, from now on or from behind `last_id`; one that `comes_back` when it was hung up on goes on
+    where it was, as a browser does: on a busy machine we, too, may read too slowly."""
     stream = Stream()
-    async with (
-        aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=None)) as client,
-        client.get(f"http://{HOST}:{worker.port}/events") as response,
-    ):
-        assert response.status == 200
-        reading = asyncio.create_task(stream.read(response))
+
+    async def listen() -> None:
+        since = last_id
+        while True:
+            headers = {"Authorization": f"Bearer {token(STAFF)}"} | ({"Last-Event-ID": since} if since else {})
+            async with client.get(f"http://{HOST}:{worker.port}/events", headers=headers) as response:
+                assert response.status == 200
+                await stream.read(response)
+            if not comes_back:
+                return
+            since = stream.last_id
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as client:
+        reading = asyncio.create_task(listen())
+        opening = asyncio.create_task(stream.is_open.wait())
         try:
-            await asyncio.wait_for(stream.is_open.wait(), 30)
+            await asyncio.wait((reading, opening), timeout=30, return_when=asyncio.FIRST_COMPLETED)
+            assert opening.done(), reading.exception() if reading.done() else "nothing came"
             yield stream
         finally:
+            opening.cancel()
             reading.cancel()
 
 
