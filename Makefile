@@ -56,7 +56,7 @@ lint: $(INSTALLED) ## style, types and the direction of imports
 newcomer: $(INSTALLED) ## the README's first screen, typed into a terminal in a clean clone (a quarter of an hour)
 	$(BIN)/pytest tests/newcomer $(ARGS)
 
-test-long: $(INSTALLED) ## five minutes of made-up requests, then the properties with 100,000 examples each (hours)
+test-long: $(INSTALLED) ## five minutes of made-up requests, then the properties with 100,000 examples each (over an hour)
 	SCHEMATHESIS_SECONDS=300 $(BIN)/pytest tests/flow/test_schemathesis.py
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 0 tests/models $(ARGS)
 
