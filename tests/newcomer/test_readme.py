@@ -45,6 +45,11 @@ def place() -> Iterator[Path]:
     shutil.rmtree(home, ignore_errors=True)
 
 
+def heed_ctrl_c() -> None:
+    """Who starts these tests in the background of a shell hands down that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def typed(place: Path, command: str) -> pexpect.spawn[str]:
     """`command` in a terminal of 150 columns."""
     return pexpect.spawn(
@@ -55,6 +60,7 @@ def typed(place: Path, command: str) -> pexpect.spawn[str]:
         dimensions=(50, 150),
         encoding="utf-8",
         timeout=3600,
+        preexec_fn=heed_ctrl_c,
     )
 
 
