@@ -19,7 +19,7 @@ demo: $(INSTALLED) ## the whole pipeline on an embedded Kafka and PostgreSQL, li
 	@$(BIN)/tutormax-streams demo $(ARGS)
 
 # Side by side: properties and types need a processor, servers mostly wait. Faults come alone: they judge by time.
-# Brokers that live for minutes are better off with Java's quick compiler: half of their processor time.
+# Brokers that live for minutes are better off with Java's quick compiler: they hardly run what it saves on.
 flow_tests = $(patsubst %,tests/flow/test_%.py,$(1))
 models := tests/models
 servers := tests/browser tests/deploy tests/embedded

@@ -63,7 +63,7 @@ async def test_it_holds_its_work_while_postgresql_is_away_and_says_so(sink: str,
     work = of_records(enriched("t1")) if sink == "persist" else of_updates(metrics("t1"))
     rig.postgres.away = 1_000_000
     feeding = asyncio.create_task(rig.feed(work))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SOON_SECONDS):
         while not step.hold.holding.reasons:  # noqa: ASYNC110 - a dictionary tells nobody
             await asyncio.sleep(0.001)
     assert not work.is_done
